@@ -1,0 +1,58 @@
+"""Sparse attention patterns as composable specs, run exactly and fast on any device.
+
+>>> import sparse_patterns as sp
+>>> pattern = sp.Window(256, 256) | sp.Global((0,))
+"""
+
+from sparse_patterns.algebra import (
+    Complement,
+    Intersection,
+    PerHead,
+    PerLayer,
+    Union,
+    scale_windows,
+)
+from sparse_patterns.oracle import dense_mask
+from sparse_patterns.patterns import (
+    BatchGlobal,
+    BlockTable,
+    Causal,
+    Full,
+    Global,
+    LocalBlock,
+    Pattern,
+    RandomBlocks,
+    Rule,
+    SameDocument,
+    Strided,
+    Summary,
+    Window,
+)
+from sparse_patterns.schedules import Schedule, geometric, linear, steps
+
+__all__ = [
+    "BatchGlobal",
+    "BlockTable",
+    "Causal",
+    "Complement",
+    "Full",
+    "Global",
+    "Intersection",
+    "LocalBlock",
+    "Pattern",
+    "PerHead",
+    "PerLayer",
+    "RandomBlocks",
+    "Rule",
+    "SameDocument",
+    "Schedule",
+    "Strided",
+    "Summary",
+    "Union",
+    "Window",
+    "dense_mask",
+    "geometric",
+    "linear",
+    "scale_windows",
+    "steps",
+]

@@ -1,0 +1,311 @@
+"""The algebra: union, intersection, complement, and one pattern per head or per layer.
+
+`union`, `intersection` and `complement` stand behind `|`, `&` and `~` and simplify what is obvious;
+`bind` evaluates everything that depends on layer and head.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sparse_patterns.patterns import (
+    BatchGlobal,
+    BlockTable,
+    Full,
+    Pattern,
+    RandomBlocks,
+    Rule,
+    SameDocument,
+    Window,
+)
+from sparse_patterns.schedules import Schedule, map_value
+
+
+@dataclass(frozen=True, repr=False)
+class Union(Pattern):
+    """Pairs that any part names; a pair that two parts name counts once. Made by `a | b`."""
+
+    parts: tuple[Pattern, ...]
+
+    def children(self) -> tuple[Pattern, ...]:
+        """Return the parts."""
+        return self.parts
+
+    def with_children(self, children: Sequence[Pattern]) -> Pattern:
+        """Return the union of other parts."""
+        return union(*children)
+
+    def __repr__(self) -> str:
+        return " | ".join(repr(part) for part in self.parts)
+
+
+@dataclass(frozen=True, repr=False)
+class Intersection(Pattern):
+    """Pairs that every part names. Made by `a & b`."""
+
+    parts: tuple[Pattern, ...]
+
+    def children(self) -> tuple[Pattern, ...]:
+        """Return the parts."""
+        return self.parts
+
+    def with_children(self, children: Sequence[Pattern]) -> Pattern:
+        """Return the intersection of other parts."""
+        return intersection(*children)
+
+    def __repr__(self) -> str:
+        return " & ".join(
+            f"({part!r})" if isinstance(part, Union) else repr(part) for part in self.parts
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class Complement(Pattern):
+    """Pairs that `part` does not name. Made by `~a`."""
+
+    part: Pattern
+
+    def children(self) -> tuple[Pattern, ...]:
+        """Return the part."""
+        return (self.part,)
+
+    def with_children(self, children: Sequence[Pattern]) -> Pattern:
+        """Return the complement of another part."""
+        return complement(*children)
+
+    def __repr__(self) -> str:
+        inner = repr(self.part)
+        return f"~({inner})" if isinstance(self.part, Union | Intersection) else f"~{inner}"
+
+
+class _Choice(Pattern):
+    """Common checks of `PerHead` and `PerLayer`."""
+
+    parts: tuple[Pattern, ...]
+
+    def _take(self, parts: Sequence[Any]) -> None:
+        if not parts:
+            raise ValueError(f"{type(self).__name__} needs at least one pattern")
+        for part in parts:
+            if not isinstance(part, Pattern):
+                raise TypeError(f"{type(self).__name__} takes patterns, got {part!r}")
+        object.__setattr__(self, "parts", tuple(parts))
+
+    def children(self) -> tuple[Pattern, ...]:
+        """Return the parts."""
+        return self.parts
+
+
+@dataclass(frozen=True, repr=False, init=False)
+class PerHead(_Choice):
+    """One pattern per head, or per equal group of neighbouring heads.
+
+    Args:
+        *parts: The patterns; their number must divide the number of heads.
+    """
+
+    parts: tuple[Pattern, ...]
+
+    def __init__(self, *parts: Pattern) -> None:
+        self._take(parts)
+
+    def with_children(self, children: Sequence[Pattern]) -> Pattern:
+        """Return the same choice of other patterns."""
+        return PerHead(*children)
+
+    def __repr__(self) -> str:
+        return f"PerHead({', '.join(repr(part) for part in self.parts)})"
+
+
+@dataclass(frozen=True, repr=False, init=False)
+class PerLayer(_Choice):
+    """One pattern per layer.
+
+    Args:
+        *parts: The patterns, the first for layer 0.
+        repeat: Start over after the last pattern, for any number of layers that is a multiple.
+    """
+
+    parts: tuple[Pattern, ...]
+    repeat: bool = False
+
+    def __init__(self, *parts: Pattern, repeat: bool = False) -> None:
+        self._take(parts)
+        object.__setattr__(self, "repeat", bool(repeat))
+
+    def with_children(self, children: Sequence[Pattern]) -> Pattern:
+        """Return the same choice of other patterns."""
+        return PerLayer(*children, repeat=self.repeat)
+
+    def __repr__(self) -> str:
+        inner = ", ".join(repr(part) for part in self.parts)
+        return f"PerLayer({inner}, repeat=True)" if self.repeat else f"PerLayer({inner})"
+
+
+@dataclass(frozen=True)
+class BoundRandomBlocks(RandomBlocks):
+    """`RandomBlocks` of one layer and head."""
+
+    layer: int = 0
+    head: int = 0
+
+
+@dataclass(frozen=True)
+class BoundRule(Rule):
+    """`Rule` of one head."""
+
+    head: int = 0
+
+
+def _flatten(kind: type[Pattern], parts: Sequence[Pattern]) -> list[Pattern]:
+    flat: dict[Pattern, None] = {}
+    for part in parts:
+        for item in part.children() if isinstance(part, kind) else (part,):
+            flat.setdefault(item)
+    return list(flat)
+
+
+def union(*parts: Pattern) -> Pattern:
+    """Return the union of the parts, flat and without repeated ones.
+
+    `Full()` absorbs every part whose meaning is fixed; parts given at call time are kept, since their
+    tokens may have projections of their own.
+    """
+    flat = _flatten(Union, parts)
+    if Full() in flat:
+        flat = [part for part in flat if part == Full() or uses(part, BatchGlobal, SameDocument)]
+    return flat[0] if len(flat) == 1 else Union(tuple(flat))
+
+
+def intersection(*parts: Pattern) -> Pattern:
+    """Return the intersection of the parts, flat and without repeated ones or `Full()`."""
+    flat = _flatten(Intersection, parts)
+    flat = [part for part in flat if part != Full()] or [Full()]
+    return flat[0] if len(flat) == 1 else Intersection(tuple(flat))
+
+
+def complement(part: Pattern) -> Pattern:
+    """Return the complement; that of a complement is the part itself."""
+    return part.part if isinstance(part, Complement) else Complement(part)
+
+
+def uses(pattern: Pattern, *kinds: type[Pattern]) -> bool:
+    """Return whether the pattern contains an atom of one of the `kinds`."""
+    return any(isinstance(part, kinds) for part in pattern.walk())
+
+
+def replace_atoms(pattern: Pattern, function: Callable[[Pattern], Pattern]) -> Pattern:
+    """Return the pattern with each atom replaced by `function(atom)`."""
+    children = pattern.children()
+    if not children:
+        return function(pattern)
+    return pattern.with_children([replace_atoms(child, function) for child in children])
+
+
+def scale_windows(pattern: Pattern, factor: float) -> Pattern:
+    """Return the pattern with both sides of every window times `factor`, rounded.
+
+    Raises:
+        ValueError: `factor` is not positive.
+    """
+    if not factor > 0:
+        raise ValueError(f"window factor must be > 0, got {factor}")
+
+    def scale(value: Any) -> Any:
+        def times(number: int) -> int:
+            return round(number * factor)
+
+        return value.map(times) if isinstance(value, Schedule) else map_value(value, times)
+
+    def one(atom: Pattern) -> Pattern:
+        if isinstance(atom, Window):
+            return dataclasses.replace(atom, left=scale(atom.left), right=scale(atom.right))
+        return atom
+
+    return replace_atoms(pattern, one)
+
+
+def check_layer(layer: int, layers: int) -> None:
+    """Refuse a layer outside the model.
+
+    Raises:
+        ValueError: `layers` is below 1 or `layer` is not in `0 .. layers - 1`.
+    """
+    if layers < 1:
+        raise ValueError(f"layers must be >= 1, got {layers}")
+    if not 0 <= layer < layers:
+        raise ValueError(f"layer must be in 0..{layers - 1} (layers={layers}), got {layer}")
+
+
+def bind(pattern: Pattern, *, heads: int, layer: int = 0, layers: int = 1) -> tuple[Pattern, ...]:
+    """Evaluate what depends on layer and head.
+
+    Args:
+        pattern: Any pattern.
+        heads: Number of query heads.
+        layer: Layer, counted from 0.
+        layers: Number of layers of the model.
+
+    Returns:
+        One pattern per head, made of atoms with plain ints, unions, intersections and complements. Heads
+        that see the same pairs for the same reason have equal patterns.
+
+    Raises:
+        ValueError: The layer is outside the model, or a per-head or per-layer choice has another length.
+    """
+    if heads < 1:
+        raise ValueError(f"heads must be >= 1, got {heads}")
+    check_layer(layer, layers)
+    return tuple(_bind(pattern, head, heads, layer, layers) for head in range(heads))
+
+
+def _bind(pattern: Pattern, head: int, heads: int, layer: int, layers: int) -> Pattern:
+    if isinstance(pattern, PerHead):
+        count = len(pattern.parts)
+        if heads % count:
+            raise ValueError(
+                f"PerHead has {count} patterns, which must divide the number of heads, got {heads}"
+            )
+        return _bind(pattern.parts[head * count // heads], head, heads, layer, layers)
+    if isinstance(pattern, PerLayer):
+        count = len(pattern.parts)
+        if count != layers and not (pattern.repeat and layers % count == 0):
+            rule = "divide" if pattern.repeat else "equal"
+            raise ValueError(
+                f"PerLayer has {count} patterns, which must {rule} the number of layers, "
+                f"got layers={layers}"
+            )
+        return _bind(pattern.parts[layer % count], head, heads, layer, layers)
+    if isinstance(pattern, Window):
+        return Window(
+            _of_head("window left", pattern.left, head, heads, layer, layers),
+            _of_head("window right", pattern.right, head, heads, layer, layers),
+            _of_head("window dilation", pattern.dilation, head, heads, layer, layers),
+        )
+    if isinstance(pattern, RandomBlocks):
+        return BoundRandomBlocks(pattern.block, pattern.per_row, pattern.seed, layer, head)
+    if isinstance(pattern, Rule):
+        return BoundRule(pattern.fn, pattern.name, head)
+    if isinstance(pattern, BlockTable) and pattern.per_head:
+        if len(pattern.table) != heads:
+            raise ValueError(
+                f"block table has {len(pattern.table)} heads, the attention has {heads}"
+            )
+        return BlockTable(pattern.table[head], pattern.block)
+    children = pattern.children()
+    if not children:
+        return pattern
+    return pattern.with_children([_bind(child, head, heads, layer, layers) for child in children])
+
+
+def _of_head(name: str, value: Any, head: int, heads: int, layer: int, layers: int) -> int:
+    if isinstance(value, Schedule):
+        value = value.at(layer, layers)
+    if isinstance(value, tuple):
+        if len(value) != heads:
+            raise ValueError(f"{name} has {len(value)} numbers, one per head: need {heads}")
+        return value[head]
+    return value
