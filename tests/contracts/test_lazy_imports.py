@@ -1,0 +1,111 @@
+"""Importing a package is quick and silent, and loads no optional library.
+
+Each measurement runs in a fresh interpreter, since this one has long imported everything.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+OPTIONAL = {"matplotlib", "safetensors", "tensorboard", "tokenizers", "transformers", "xformers"}
+
+# What each package rests on. Lightning and torchmetrics load some optional libraries themselves where
+# those are installed, so only what comes on top is a package's own doing.
+BELOW = {
+    "sparse_patterns": ["torch"],
+    "datamodules": ["torch", "lightning.pytorch", "omegaconf", "sparse_patterns.registry"],
+    "lit_modules": ["torch", "lightning.pytorch", "torchmetrics", "omegaconf", "sparse_patterns"],
+}
+
+ALLOWED_S = 0.5
+ROUNDS = 3
+
+# CPU seconds, not wall seconds: what other processes do meanwhile does not count.
+SCRIPT = """
+import importlib, json, sys, time
+for name in {below}:
+    importlib.import_module(name)
+before, start = set(sys.modules), time.process_time()
+importlib.import_module({package!r})
+seconds = time.process_time() - start
+with open({report!r}, "w") as file:
+    json.dump({{"seconds": seconds, "modules": sorted(set(sys.modules) - before)}}, file)
+"""
+
+
+class Result(NamedTuple):
+    seconds: float
+    modules: set[str]
+    printed: str
+
+
+def import_once(package: str, *, below: list[str]) -> Result:
+    """Imports `package` in a new interpreter after everything in `below`."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONWARNINGS"}
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder, "report.json")
+        script = SCRIPT.format(below=below, package=package, report=str(report))
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT,
+            env=environment,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout
+        answer = json.loads(report.read_text())
+    return Result(answer["seconds"], set(answer["modules"]), done.stdout)
+
+
+@cache
+def import_after_its_base(package: str) -> Result:
+    return import_once(package, below=BELOW[package])
+
+
+def top_level(modules: set[str]) -> set[str]:
+    return {name.split(".")[0] for name in modules}
+
+
+@pytest.mark.parametrize("package", BELOW)
+def test_optional_libraries_stay_unimported(package: str) -> None:
+    assert top_level(import_after_its_base(package).modules) & OPTIONAL == set()
+
+
+def test_sparse_patterns_needs_torch_alone() -> None:
+    loaded = top_level(import_after_its_base("sparse_patterns").modules)
+    assert loaded & {"lightning", "pytorch_lightning", "lit_modules", "datamodules"} == set()
+
+
+def test_the_packages_do_not_import_each_other() -> None:
+    assert "datamodules" not in top_level(import_after_its_base("lit_modules").modules)
+    assert "lit_modules" not in top_level(import_after_its_base("datamodules").modules)
+
+
+@pytest.mark.parametrize("package", BELOW)
+def test_importing_prints_nothing(package: str) -> None:
+    assert import_once(package, below=[]).printed == ""
+
+
+@pytest.mark.parametrize("package", BELOW)
+def test_importing_takes_no_more_than_its_base_and_half_a_second(package: str) -> None:
+    first = import_after_its_base(package).seconds
+    if first > ALLOWED_S:  # once may be bad luck; the median of several is not
+        again = [import_once(package, below=BELOW[package]).seconds for _ in range(ROUNDS - 1)]
+        assert statistics.median([first, *again]) <= ALLOWED_S
+
+
+def test_what_is_loaded_and_printed_is_seen() -> None:
+    found = import_once("this", below=["json"])
+    assert "this" in found.modules
+    assert "Zen of Python" in found.printed
+    assert found.seconds > 0
