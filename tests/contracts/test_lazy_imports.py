@@ -18,8 +18,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 OPTIONAL = {"matplotlib", "safetensors", "tensorboard", "tokenizers", "transformers", "xformers"}
 
-# What each package rests on. Lightning and torchmetrics load some optional libraries themselves where
-# those are installed, so only what comes on top is a package's own doing.
+# What each package rests on. Lightning and torchmetrics load some optional libraries themselves,
+# so only what comes on top is a package's own doing.
 BELOW = {
     "sparse_patterns": ["torch"],
     "datamodules": ["torch", "lightning.pytorch", "omegaconf", "sparse_patterns.registry"],

@@ -1,4 +1,4 @@
-"""What is committed stands alone: no path of one machine, no registry, types and docstrings complete."""
+"""What is committed stands alone: no machine's path, no registry; it is typed and explained."""
 
 import importlib
 import inspect
@@ -17,7 +17,7 @@ FORBIDDEN = [
     # An absolute path under a folder that only one machine or one user has. A relative path
     # ("a/home/b") and an address ("https://host/home/") are fine.
     re.compile(
-        r"(?<![\w.*)}~/-])/(" + "|".join(["work", "root", "home", "opt", "Users"]) + r")/\w"
+        r"(?<![\w.*)}~/-])/(" + "|".join(["work", "root", "home", "opt", "Users"]) + r")/[\w.]"
     ),
     # A registry: which one serves a package is each machine's own setting.
     re.compile("|".join(["py" + "pi.org", "python" + "hosted", "npm" + "js", "deb" + "ian.org"])),
