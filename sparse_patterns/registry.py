@@ -8,14 +8,13 @@ place of the definition. Pure Python: importing this file imports nothing heavy.
 from __future__ import annotations
 
 import difflib
-import importlib
 import inspect
 import re
 import textwrap
 import threading
 import types
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -101,22 +100,20 @@ class Record:
     @cached_property
     def fields(self) -> tuple[Field, ...]:
         """The keyword arguments of the factory, in the order of its signature."""
-        kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         return tuple(
             Field(
                 p.name,
                 "" if p.annotation is p.empty else _annotation_text(p.annotation),
                 REQUIRED if p.default is p.empty else p.default,
             )
-            for p in inspect.signature(self.factory).parameters.values()
-            if p.kind in kinds
+            for p in _parameters(self.factory)
+            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
         )
 
     @cached_property
     def takes_any_field(self) -> bool:
-        """Whether the factory has a ``**kwargs``, so that no field is unknown to it."""
-        parameters = inspect.signature(self.factory).parameters.values()
-        return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+        """Whether the factory has a ``**kwargs`` of its own, so that no field is unknown to it."""
+        return any(p.kind is p.VAR_KEYWORD for p in _parameters(self.factory))
 
     @property
     def path(self) -> str:
@@ -149,14 +146,11 @@ class Registry(Generic[T]):
         entry_points: The entry-point group through which other packages add names. An entry point
             is either a module whose import registers names, or a factory, which is then registered
             under the name of the entry point. They are loaded at the first look-up, not before.
-        modules: Modules of the project itself that register names. They too are imported at the
-            first look-up, so that importing a package does not import all that it offers.
     """
 
-    def __init__(self, kind: str, entry_points: str, modules: Sequence[str] = ()) -> None:
+    def __init__(self, kind: str, entry_points: str) -> None:
         self.kind = kind
         self.entry_points = entry_points
-        self.modules = tuple(modules)
         self._records: dict[str, Record] = {}
         self._complete = False
         self._lock = threading.RLock()
@@ -183,7 +177,7 @@ class Registry(Generic[T]):
                 raise ValueError(
                     f"{self.kind} {name!r} needs a docstring: its first line is the description"
                 )
-            for parameter in inspect.signature(factory).parameters.values():
+            for parameter in _parameters(factory):
                 if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
                     raise ValueError(
                         f"{self.kind} {name!r}: fields are given by name, "
@@ -255,13 +249,11 @@ class Registry(Generic[T]):
         return name in self._records
 
     def _load(self) -> None:
-        """Import the own modules and the entry points of other packages, once."""
+        """Load the entry points of other packages, once."""
         broken = []
         with self._lock:
             if self._complete:
                 return
-            for module in self.modules:
-                importlib.import_module(module)
             # Set before the entry points run: one of them may itself look a name up.
             self._complete = True
             for entry in metadata.entry_points(group=self.entry_points):
@@ -295,6 +287,31 @@ def _same_definition(old: Callable[..., Any], new: Callable[..., Any]) -> bool:
         return True
     path = (new.__module__, new.__qualname__)
     return path == (old.__module__, old.__qualname__) and "<" not in new.__qualname__
+
+
+def _parameters(factory: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Return the parameters of a factory.
+
+    A class whose ``__init__`` takes ``**kwargs`` hands them on to its base, by convention: those of
+    the base follow its own.
+    """
+    if not inspect.isclass(factory):
+        return list(inspect.signature(factory).parameters.values())
+    found: dict[str, inspect.Parameter] = {}
+    own = [base for base in factory.__mro__ if "__init__" in vars(base)]
+    if own[0] is object:  # a class that is made in another way, such as a NamedTuple
+        return list(inspect.signature(factory).parameters.values())
+    for base in own:
+        if base is object:
+            break
+        parameters = list(inspect.signature(base.__init__).parameters.values())[1:]  # type: ignore[misc]
+        rest = [p for p in parameters if p.kind is p.VAR_KEYWORD]
+        for parameter in parameters:
+            if parameter not in rest:
+                found.setdefault(parameter.name, parameter)
+        if not rest:
+            return list(found.values())
+    return [*found.values(), *rest]
 
 
 def _annotation_text(annotation: Any) -> str:

@@ -124,6 +124,27 @@ def test_open_factories_take_any_field() -> None:
     assert registry.get("open", other=2) == {"first": 1, "other": 2}
 
 
+def test_fields_of_a_class_include_those_its_base_takes() -> None:
+    registry: Registry[object] = Registry("pattern", GROUP)
+
+    class Base:
+        def __init__(self, seed: int = 3, size: int = 1) -> None:
+            self.seed = seed
+
+    @registry.register("derived")
+    class Derived(Base):
+        """Hands on what it does not know."""
+
+        def __init__(self, path: str, size: int = 2, **kwargs: int) -> None:
+            super().__init__(size=size, **kwargs)
+
+    fields = registry.describe("derived").fields
+    assert [(f.name, f.default) for f in fields] == [("path", REQUIRED), ("size", 2), ("seed", 3)]
+    assert registry.get("derived", path="p", seed=5).seed == 5  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="no field 'sed'"):
+        registry.get("derived", path="p", sed=5)
+
+
 @pytest.mark.parametrize("name", ["Window", "two words", "under_score", "", "-a", "a--b", "8x", 5])
 def test_malformed_names_are_refused(registry: Registry[object], name: str) -> None:
     with pytest.raises(ValueError, match="lower-case words joined by hyphens"):
@@ -172,16 +193,6 @@ def test_reload_of_the_defining_module_replaces(
     importlib.reload(module)
     assert module.one is not first
     assert module.registry.describe("one").factory is module.one
-
-
-def test_own_modules_are_imported_at_the_first_look_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "own_patterns.py").write_text("raise ImportError('own module is broken')")
-    monkeypatch.syspath_prepend(tmp_path)
-    registry: Registry[object] = Registry("pattern", GROUP, modules=("own_patterns",))
-    with pytest.raises(ImportError, match="own module is broken"):
-        registry.names()
 
 
 def test_entry_points_of_other_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
