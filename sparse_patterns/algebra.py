@@ -7,10 +7,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sparse_patterns.fields import boolean
 from sparse_patterns.patterns import (
     BatchGlobal,
     BlockTable,
@@ -24,15 +25,34 @@ from sparse_patterns.patterns import (
 from sparse_patterns.schedules import Schedule, map_value
 
 
-@dataclass(frozen=True, repr=False)
-class Union(Pattern):
-    """Pairs that any part names; a pair that two parts name counts once. Made by `a | b`."""
+class _Parts(Pattern):
+    """What the patterns made of several parts have in common."""
 
     parts: tuple[Pattern, ...]
+
+    def _take(self, parts: Iterable[Any]) -> None:
+        parts = tuple(parts)
+        if not parts:
+            raise ValueError(f"{type(self).__name__} needs at least one pattern")
+        for part in parts:
+            if not isinstance(part, Pattern):
+                raise TypeError(f"{type(self).__name__} takes patterns, got {part!r}")
+        object.__setattr__(self, "parts", parts)
 
     def children(self) -> tuple[Pattern, ...]:
         """Return the parts."""
         return self.parts
+
+
+@dataclass(frozen=True, repr=False)
+class Union(_Parts):
+    """Pairs that any part names; a pair that two parts name counts once. Made by `a | b`."""
+
+    parts: tuple[Pattern, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse what is no pattern."""
+        self._take(self.parts)
 
     def with_children(self, children: Sequence[Pattern]) -> Pattern:
         """Return the union of other parts."""
@@ -43,14 +63,14 @@ class Union(Pattern):
 
 
 @dataclass(frozen=True, repr=False)
-class Intersection(Pattern):
+class Intersection(_Parts):
     """Pairs that every part names. Made by `a & b`."""
 
     parts: tuple[Pattern, ...]
 
-    def children(self) -> tuple[Pattern, ...]:
-        """Return the parts."""
-        return self.parts
+    def __post_init__(self) -> None:
+        """Refuse what is no pattern."""
+        self._take(self.parts)
 
     def with_children(self, children: Sequence[Pattern]) -> Pattern:
         """Return the intersection of other parts."""
@@ -68,6 +88,11 @@ class Complement(Pattern):
 
     part: Pattern
 
+    def __post_init__(self) -> None:
+        """Refuse what is no pattern."""
+        if not isinstance(self.part, Pattern):
+            raise TypeError(f"Complement takes a pattern, got {self.part!r}")
+
     def children(self) -> tuple[Pattern, ...]:
         """Return the part."""
         return (self.part,)
@@ -81,52 +106,55 @@ class Complement(Pattern):
         return f"~({inner})" if isinstance(self.part, Union | Intersection) else f"~{inner}"
 
 
-class _Choice(Pattern):
-    """Common checks of `PerHead` and `PerLayer`."""
-
-    parts: tuple[Pattern, ...]
-
-    def _take(self, parts: Sequence[Any]) -> None:
-        if not parts:
-            raise ValueError(f"{type(self).__name__} needs at least one pattern")
-        for part in parts:
-            if not isinstance(part, Pattern):
-                raise TypeError(f"{type(self).__name__} takes patterns, got {part!r}")
-        object.__setattr__(self, "parts", tuple(parts))
-
-    def children(self) -> tuple[Pattern, ...]:
-        """Return the parts."""
-        return self.parts
-
-
 @dataclass(frozen=True, repr=False, init=False)
-class PerHead(_Choice):
+class PerHead(_Parts):
     """One pattern per head, or per equal group of neighbouring heads.
+
+    Heads are counted over the whole attention, also inside of another `PerHead`.
 
     Args:
         *parts: The patterns; their number must divide the number of heads.
+        rest: Give one head to each pattern in turn and all that remain to the last one, for any
+            number of heads.
     """
 
     parts: tuple[Pattern, ...]
+    rest: bool = False
 
-    def __init__(self, *parts: Pattern) -> None:
+    def __init__(self, *parts: Pattern, rest: bool = False) -> None:
         self._take(parts)
+        object.__setattr__(self, "rest", boolean("PerHead rest", rest))
 
     def with_children(self, children: Sequence[Pattern]) -> Pattern:
         """Return the same choice of other patterns."""
-        return PerHead(*children)
+        return PerHead(*children, rest=self.rest)
+
+    def of(self, head: int, heads: int) -> Pattern:
+        """Return the pattern of a head.
+
+        Raises:
+            ValueError: The number of patterns does not divide `heads`.
+        """
+        count = len(self.parts)
+        if self.rest:
+            return self.parts[min(head, count - 1)]
+        if heads % count:
+            raise ValueError(
+                f"PerHead has {count} patterns, which must divide the number of heads, got {heads}"
+            )
+        return self.parts[head * count // heads]
 
     def __repr__(self) -> str:
-        return f"PerHead({', '.join(repr(part) for part in self.parts)})"
+        return _call("PerHead", self.parts, "rest" if self.rest else "")
 
 
 @dataclass(frozen=True, repr=False, init=False)
-class PerLayer(_Choice):
+class PerLayer(_Parts):
     """One pattern per layer.
 
     Args:
         *parts: The patterns, the first for layer 0.
-        repeat: Start over after the last pattern, for any number of layers that is a multiple.
+        repeat: Start over after the last pattern, for any number of layers.
     """
 
     parts: tuple[Pattern, ...]
@@ -134,15 +162,33 @@ class PerLayer(_Choice):
 
     def __init__(self, *parts: Pattern, repeat: bool = False) -> None:
         self._take(parts)
-        object.__setattr__(self, "repeat", bool(repeat))
+        object.__setattr__(self, "repeat", boolean("PerLayer repeat", repeat))
 
     def with_children(self, children: Sequence[Pattern]) -> Pattern:
         """Return the same choice of other patterns."""
         return PerLayer(*children, repeat=self.repeat)
 
+    def of(self, layer: int, layers: int) -> Pattern:
+        """Return the pattern of a layer.
+
+        Raises:
+            ValueError: The number of patterns is not `layers`, without `repeat`.
+        """
+        count = len(self.parts)
+        if count != layers and not self.repeat:
+            raise ValueError(
+                f"PerLayer has {count} patterns, which must equal the number of layers, "
+                f"got layers={layers}"
+            )
+        return self.parts[layer % count]
+
     def __repr__(self) -> str:
-        inner = ", ".join(repr(part) for part in self.parts)
-        return f"PerLayer({inner}, repeat=True)" if self.repeat else f"PerLayer({inner})"
+        return _call("PerLayer", self.parts, "repeat" if self.repeat else "")
+
+
+def _call(name: str, parts: Sequence[Pattern], flag: str) -> str:
+    arguments = [*map(repr, parts), *([f"{flag}=True"] if flag else [])]
+    return f"{name}({', '.join(arguments)})"
 
 
 @dataclass(frozen=True)
@@ -171,8 +217,8 @@ def _flatten(kind: type[Pattern], parts: Sequence[Pattern]) -> list[Pattern]:
 def union(*parts: Pattern) -> Pattern:
     """Return the union of the parts, flat and without repeated ones.
 
-    `Full()` absorbs every part whose meaning is fixed; parts given at call time are kept, since their
-    tokens may have projections of their own.
+    `Full()` absorbs every part whose meaning is fixed; parts given at call time are kept, since
+    their tokens may have projections of their own.
     """
     flat = _flatten(Union, parts)
     if Full() in flat:
@@ -250,11 +296,12 @@ def bind(pattern: Pattern, *, heads: int, layer: int = 0, layers: int = 1) -> tu
         layers: Number of layers of the model.
 
     Returns:
-        One pattern per head, made of atoms with plain ints, unions, intersections and complements. Heads
-        that see the same pairs for the same reason have equal patterns.
+        One pattern per head, made of atoms with plain ints, unions, intersections and complements.
+        Heads that see the same pairs for the same reason have equal patterns.
 
     Raises:
-        ValueError: The layer is outside the model, or a per-head or per-layer choice has another length.
+        ValueError: The layer is outside the model, or a per-head or per-layer choice has another
+            length.
     """
     if heads < 1:
         raise ValueError(f"heads must be >= 1, got {heads}")
@@ -264,21 +311,9 @@ def bind(pattern: Pattern, *, heads: int, layer: int = 0, layers: int = 1) -> tu
 
 def _bind(pattern: Pattern, head: int, heads: int, layer: int, layers: int) -> Pattern:
     if isinstance(pattern, PerHead):
-        count = len(pattern.parts)
-        if heads % count:
-            raise ValueError(
-                f"PerHead has {count} patterns, which must divide the number of heads, got {heads}"
-            )
-        return _bind(pattern.parts[head * count // heads], head, heads, layer, layers)
+        return _bind(pattern.of(head, heads), head, heads, layer, layers)
     if isinstance(pattern, PerLayer):
-        count = len(pattern.parts)
-        if count != layers and not (pattern.repeat and layers % count == 0):
-            rule = "divide" if pattern.repeat else "equal"
-            raise ValueError(
-                f"PerLayer has {count} patterns, which must {rule} the number of layers, "
-                f"got layers={layers}"
-            )
-        return _bind(pattern.parts[layer % count], head, heads, layer, layers)
+        return _bind(pattern.of(layer, layers), head, heads, layer, layers)
     if isinstance(pattern, Window):
         return Window(
             _of_head("window left", pattern.left, head, heads, layer, layers),

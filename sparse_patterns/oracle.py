@@ -208,16 +208,16 @@ def dense_mask(
         layer: Layer of a pattern that varies over layers.
         layers: Number of layers of the model.
         q_offset: Position of query row 0; `kv_len - q_len` by default.
-        key_mask: bool `(batch, kv_len)`, True for a real token. A padded key is invisible and the row of
-            a padded query is empty.
+        key_mask: bool `(batch, kv_len)`, True for a real token. A padded key is invisible and the
+            row of a padded query is empty.
         global_mask: bool `(batch, kv_len)`, True for a global token, for `BatchGlobal()`.
         segment_ids: int `(batch, kv_len)`, for `SameDocument()`.
         device: Where the mask is made; that of the given tensors, else the CPU.
 
     Returns:
-        bool `(heads, q_len, kv_len)`, or `(batch, heads, q_len, kv_len)` when a tensor of the batch is
-        given or the pattern is one that takes some (batch 1 where none is given). Takes
-        `heads * q_len * kv_len` bytes.
+        bool `(heads, q_len, kv_len)`, or `(batch, heads, q_len, kv_len)` when a tensor of the batch
+        is given or the pattern is one that takes some (batch 1 where none is given). Takes one byte
+        a pair.
 
     Raises:
         ValueError: A number or a shape is not allowed; the message names it.

@@ -2,8 +2,8 @@
 
 Query `i` and key `j` are absolute positions in one sequence. Each atom is a set of visible pairs
 `(i, j)`; `sparse_patterns.oracle` holds the definition that everything else is tested against.
-Numeric fields of `Window` are an int, a tuple with one int per head, a list with one value per layer,
-or a schedule over layers.
+Numeric fields of `Window` are an int, a tuple with one int per head, a list with one value per
+layer, or a schedule over layers.
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, dataclass
 from typing import Any
 
-from sparse_patterns.schedules import Listed, Schedule, Value, map_value
-
-Number = int | tuple[int, ...] | Schedule
-"""A numeric field: one int, one int per head (tuple), or a schedule over layers (list: `Listed`)."""
+from sparse_patterns.fields import block_rows, boolean, integer
+from sparse_patterns.schedules import Schedule, map_value, number
 
 
 @dataclass(frozen=True)
@@ -27,12 +25,12 @@ class Pattern:
     Patterns are frozen, hashable and comparable; their `repr` is the expression that makes them.
     """
 
-    def __or__(self, other: Pattern) -> Pattern:
+    def __or__(self, other: object) -> Pattern:
         from sparse_patterns.algebra import union
 
         return union(self, other) if isinstance(other, Pattern) else NotImplemented
 
-    def __and__(self, other: Pattern) -> Pattern:
+    def __and__(self, other: object) -> Pattern:
         from sparse_patterns.algebra import intersection
 
         return intersection(self, other) if isinstance(other, Pattern) else NotImplemented
@@ -58,7 +56,7 @@ class Pattern:
             yield from child.walk()
 
     def __repr__(self) -> str:
-        parts = []
+        parts: list[str] = []
         positional = True
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -72,39 +70,9 @@ class Pattern:
         return f"{type(self).__name__}({', '.join(parts)})"
 
 
-def number(name: str, value: Any, minimum: int) -> Number:
-    """Check and normalise a numeric field.
-
-    Args:
-        name: What the number is, for the error message.
-        value: An int, a tuple (per head), a list (per layer) or a schedule.
-        minimum: The smallest number allowed.
-
-    Raises:
-        TypeError: Something is not an int.
-        ValueError: A number is below `minimum`; the message names the head or layer.
-    """
-    if isinstance(value, list):
-        value = Listed(tuple(tuple(v) if isinstance(v, list) else v for v in value))
-    if isinstance(value, Schedule):
-        for item in value.values():
-            number(f"{name} in {value!r}", item, minimum)
-        return value
-    if isinstance(value, tuple):
-        if not value:
-            raise ValueError(f"{name} must be an int or one int per head, got an empty tuple")
-        for head, item in enumerate(value):
-            _integer(name, item, minimum, f" for head {head}")
-        return value
-    return _integer(name, value, minimum)
-
-
-def _integer(name: str, value: Any, minimum: int | None, where: str = "") -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, got {value!r}{where}")
-    if minimum is not None and value < minimum:
-        raise ValueError(f"{name} must be >= {minimum}, got {value}{where}")
-    return value
+def _set(pattern: Pattern, field: str, value: object) -> None:
+    """Store the checked form of a field while a frozen pattern is made."""
+    object.__setattr__(pattern, field, value)
 
 
 @dataclass(frozen=True, repr=False)
@@ -126,9 +94,9 @@ class Window(Pattern):
 
     def __post_init__(self) -> None:
         """Check each number; a list becomes a schedule over layers."""
-        object.__setattr__(self, "left", number("window left", self.left, 0))
-        object.__setattr__(self, "right", number("window right", self.right, 0))
-        object.__setattr__(self, "dilation", number("window dilation", self.dilation, 1))
+        _set(self, "left", number("window left", self.left, 0))
+        _set(self, "right", number("window right", self.right, 0))
+        _set(self, "dilation", number("window dilation", self.dilation, 1))
 
     @classmethod
     def around(cls, width: Any, dilation: Any = 1) -> Window:
@@ -185,14 +153,20 @@ class Global(Pattern):
     def __post_init__(self) -> None:
         """Sort the tokens and drop repeated ones."""
         tokens: Any = self.tokens
-        if isinstance(tokens, int) or not isinstance(tokens, Iterable):
+        if isinstance(tokens, str) or not isinstance(tokens, Iterable):
             raise TypeError(f"global tokens must be a sequence of ints, got {tokens!r}")
-        checked = {_integer("global token", token, None) for token in tokens}
-        object.__setattr__(self, "tokens", tuple(sorted(checked)))
-        _boolean("global rows", self.rows)
+        _set(self, "tokens", tuple(sorted({integer("global token", token) for token in tokens})))
+        boolean("global rows", self.rows)
+
+    def __repr__(self) -> str:
+        tokens: object = self.tokens
+        if len(self.tokens) > 4 and self.tokens[-1] - self.tokens[0] == len(self.tokens) - 1:
+            # A block of global tokens would fill the screen.
+            tokens = range(self.tokens[0], self.tokens[-1] + 1)
+        return f"Global({tokens!r})" if self.rows else f"Global({tokens!r}, rows=False)"
 
     def positions(self, length: int) -> tuple[int, ...]:
-        """Return the tokens that a sequence of `length` keys has, sorted, counted from the start."""
+        """Return the tokens that a sequence of `length` keys has, counted from the start."""
         absolute = {token + length if token < 0 else token for token in self.tokens}
         return tuple(sorted(token for token in absolute if 0 <= token < length))
 
@@ -209,18 +183,21 @@ class BatchGlobal(Pattern):
 
     def __post_init__(self) -> None:
         """Refuse what is not a bool."""
-        _boolean("batch global rows", self.rows)
+        boolean("batch global rows", self.rows)
 
 
 @dataclass(frozen=True, repr=False)
 class Strided(Pattern):
-    """Keys a multiple of `stride` away: `(i - j) % stride == 0` (Sparse Transformer, strided head)."""
+    """Keys a multiple of `stride` away: `(i - j) % stride == 0`.
+
+    The strided head of the Sparse Transformer (Child et al. 2019, section 4.2).
+    """
 
     stride: int
 
     def __post_init__(self) -> None:
         """Refuse a stride below 1."""
-        _integer("stride", self.stride, 1)
+        _set(self, "stride", integer("stride", self.stride, 1))
 
 
 @dataclass(frozen=True, repr=False)
@@ -231,7 +208,7 @@ class LocalBlock(Pattern):
 
     def __post_init__(self) -> None:
         """Refuse a size below 1."""
-        _integer("local block size", self.size, 1)
+        _set(self, "size", integer("local block size", self.size, 1))
 
 
 @dataclass(frozen=True, repr=False)
@@ -246,24 +223,23 @@ class Summary(Pattern):
 
     def __post_init__(self) -> None:
         """Refuse sizes below 1 and more columns than a block has."""
-        _integer("summary size", self.size, 1)
-        if _integer("summary columns", self.columns, 1) > self.size:
-            raise ValueError(
-                f"summary columns must be <= size ({self.size}), got {self.columns}"
-            )
+        _set(self, "size", integer("summary size", self.size, 1))
+        _set(self, "columns", integer("summary columns", self.columns, 1))
+        if self.columns > self.size:
+            raise ValueError(f"summary columns must be <= size ({self.size}), got {self.columns}")
 
 
 @dataclass(frozen=True, repr=False)
 class RandomBlocks(Pattern):
     """Each row of blocks sees `per_row` distinct key blocks, drawn uniformly.
 
-    The draw is a pure function of (seed, layer, head, block row) and the number of key blocks, equal in
-    training and evaluation. With fewer key blocks than `per_row`, all of them are seen.
+    The draw is a pure function of (seed, layer, head, block row) and the number of key blocks, so
+    it is equal in training and evaluation. With fewer key blocks than `per_row`, all are seen.
 
     Args:
         block: Tokens of a block.
         per_row: Key blocks that each block of queries sees.
-        seed: Seed of the draw.
+        seed: Seed of the draw, a signed 64-bit integer.
     """
 
     block: int
@@ -271,10 +247,10 @@ class RandomBlocks(Pattern):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse blocks below 1 token and negative counts."""
-        _integer("random block", self.block, 1)
-        _integer("random blocks per_row", self.per_row, 0)
-        _integer("random blocks seed", self.seed, None)
+        """Refuse blocks below 1 token, negative counts and seeds of more than 64 bits."""
+        _set(self, "block", integer("random blocks block", self.block, 1))
+        _set(self, "per_row", integer("random blocks per_row", self.per_row, 0))
+        _set(self, "seed", integer("random blocks seed", self.seed, -(2**63), 2**63 - 1))
 
 
 @dataclass(frozen=True, repr=False)
@@ -282,9 +258,9 @@ class BlockTable(Pattern):
     """An explicit layout of blocks; pairs outside the table are not visible.
 
     Args:
-        table: Rows of query blocks by columns of key blocks, true where visible: nested sequences or a
-            tensor of booleans, shared `(rows, columns)` or per head `(heads, rows, columns)`. Kept as
-            one string of `0` and `1` a row: `BlockTable(("10", "11"), 64)`.
+        table: Rows of query blocks by columns of key blocks, true where visible: nested sequences
+            or a tensor of booleans, shared `(rows, columns)` or per head `(heads, rows, columns)`.
+            Kept as one string of `0` and `1` a row: `BlockTable(("10", "11"), 64)`.
         block: Tokens of a block.
     """
 
@@ -293,19 +269,8 @@ class BlockTable(Pattern):
 
     def __post_init__(self) -> None:
         """Normalise the table to strings and refuse ragged ones."""
-        _integer("block table block", self.block, 1)
-        table = self.table.tolist() if hasattr(self.table, "tolist") else self.table
-        if isinstance(table, str) or not isinstance(table, Sequence):
-            raise TypeError(f"block table must be rows of 0 and 1, got {table!r}")
-        if _is_per_head(table):
-            table = tuple(tuple(_row(row) for row in head) for head in table)
-            shapes = {(len(head), *{len(row) for row in head}) for head in table}
-        else:
-            table = tuple(_row(row) for row in table)
-            shapes = {(len(table), *{len(row) for row in table})}
-        if len(shapes) > 1 or any(len(shape) > 2 for shape in shapes):
-            raise ValueError("block table rows must have one length, the same for every head")
-        object.__setattr__(self, "table", table)
+        _set(self, "block", integer("block table block", self.block, 1))
+        _set(self, "table", block_rows("block table", self.table))
 
     @property
     def per_head(self) -> bool:
@@ -313,21 +278,9 @@ class BlockTable(Pattern):
         return bool(self.table) and not isinstance(self.table[0], str)
 
 
-def _is_per_head(table: Sequence[Any]) -> bool:
-    first = table[0] if table else ""
-    return not isinstance(first, str) and bool(first) and not isinstance(first[0], bool | int)
-
-
-def _row(row: Any) -> str:
-    text = row if isinstance(row, str) else "".join(str(int(bit)) for bit in row)
-    if set(text) - {"0", "1"}:
-        raise ValueError(f"block table rows must hold 0 and 1, got {text!r}")
-    return text
-
-
 @dataclass(frozen=True, repr=False)
 class SameDocument(Pattern):
-    """Keys of the query's own document in a packed sequence: equal `segment_ids`, given at call time."""
+    """Keys of the query's own document in a packed sequence: equal `segment_ids` at call time."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -335,8 +288,9 @@ class Rule(Pattern):
     """The user's own rule.
 
     Args:
-        fn: `fn(q, k, head) -> bool tensor`, with `q` and `k` int64 tensors of positions that broadcast
-            against each other and `head` an int. Must be a pure function.
+        fn: `fn(q, k, head) -> bool tensor`, with `q` and `k` int64 tensors of positions that
+            broadcast against each other and `head` an int; what it returns broadcasts to both. Must
+            be a pure function.
         name: Name in pictures and errors; the function's name by default.
     """
 
@@ -348,31 +302,7 @@ class Rule(Pattern):
         if not callable(self.fn):
             raise TypeError(f"rule fn must be callable as fn(q, k, head), got {self.fn!r}")
         if not self.name:
-            object.__setattr__(self, "name", getattr(self.fn, "__name__", "rule"))
+            _set(self, "name", getattr(self.fn, "__name__", "rule"))
 
     def __repr__(self) -> str:
         return f"Rule({getattr(self.fn, '__qualname__', repr(self.fn))}, name={self.name!r})"
-
-
-def _boolean(name: str, value: Any) -> None:
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
-
-
-__all__ = [
-    "BatchGlobal",
-    "BlockTable",
-    "Causal",
-    "Full",
-    "Global",
-    "LocalBlock",
-    "Number",
-    "Pattern",
-    "RandomBlocks",
-    "Rule",
-    "SameDocument",
-    "Strided",
-    "Summary",
-    "Value",
-    "Window",
-]

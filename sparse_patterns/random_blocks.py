@@ -18,6 +18,11 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ _shift(x, 31)
 
 
+def _wrap(x: int) -> int:
+    """Return the signed 64-bit integer of the same low bits."""
+    return (x + (1 << 63)) % (1 << 64) - (1 << 63)
+
+
 def _shift(x: Tensor, bits: int) -> Tensor:
     """Shift right without copying the sign bit."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
@@ -37,12 +42,12 @@ def draw(pattern: BoundRandomBlocks, rows: Tensor, columns: int) -> Tensor:
     count = min(pattern.per_row, columns)
     state = torch.zeros_like(rows)
     for word in (pattern.seed, pattern.layer, pattern.head):
-        state = _mix(state + word + 0x632BE59BD9B4E019)
+        state = _mix(state + _wrap(word + 0x632BE59BD9B4E019))
     state = _mix(state + rows)
     chosen = torch.empty(rows.numel(), 0, dtype=torch.int64, device=rows.device)
     for step in range(count):
-        # The next block is the `rank`-th of those not chosen yet: step over each chosen one below it.
-        high = _shift(_mix(state + (step + 1) * 0x1E3779B97F4A7C15), 33)
+        # The pick is a rank among the blocks not chosen yet: step over each chosen one below it.
+        high = _shift(_mix(state + _wrap((step + 1) * 0x1E3779B97F4A7C15)), 33)
         pick = (high * (columns - step)) >> 31
         for column in chosen.unbind(1):
             pick = pick + (column <= pick)

@@ -1,13 +1,16 @@
 """Schedules: a number of a pattern written as a function of the layer.
 
-A numeric field of an atom (`Window(left=linear(32, 512))`) may be a schedule. It is evaluated when the
-pattern is bound to a layer, so that one spec describes every layer of a model.
+A numeric field of an atom (`Window(left=linear(32, 512))`) may be a schedule. It is evaluated when
+the pattern is bound to a layer, so that one spec describes every layer of a model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from sparse_patterns.fields import integer
 
 Value = int | tuple[int, ...]
 """What a schedule yields for one layer: a number for every head, or one number per head."""
@@ -30,18 +33,12 @@ class Schedule:
         raise NotImplementedError
 
 
-def _number(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, got {value!r}")
-    return value
-
-
 def _value(name: str, value: object) -> Value:
     if isinstance(value, list | tuple):
         if not value:
             raise ValueError(f"{name} must be an int or one int per head, got an empty sequence")
-        return tuple(_number(name, item) for item in value)
-    return _number(name, value)
+        return tuple(integer(name, item) for item in value)
+    return integer(name, value)
 
 
 def map_value(value: Value, function: Callable[[int], int]) -> Value:
@@ -50,64 +47,58 @@ def map_value(value: Value, function: Callable[[int], int]) -> Value:
 
 
 @dataclass(frozen=True, repr=False)
-class Linear(Schedule):
-    """Equal steps from `start` in the first layer to `stop` in the last, rounded to integers."""
+class _Ends(Schedule):
+    """Runs from `start` in the first layer to `stop` in the last; a single layer takes `start`."""
 
     start: int
     stop: int
 
+    _minimum: ClassVar[int | None] = None
+
     def __post_init__(self) -> None:
-        """Refuse what is not an integer."""
-        _number("linear start", self.start)
-        _number("linear stop", self.stop)
+        """Refuse what is not an integer, or too small."""
+        for end in ("start", "stop"):
+            value = integer(f"{self._name} {end}", getattr(self, end), self._minimum)
+            object.__setattr__(self, end, value)
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__.lower()
+
+    def values(self) -> tuple[Value, ...]:
+        """Return both ends."""
+        return (self.start, self.stop)
+
+    def map(self, function: Callable[[int], int]) -> _Ends:
+        """Return the schedule with both ends mapped."""
+        return type(self)(function(self.start), function(self.stop))
+
+    def __repr__(self) -> str:
+        return f"{self._name}({self.start}, {self.stop})"
+
+
+@dataclass(frozen=True, repr=False)
+class Linear(_Ends):
+    """Equal steps from `start` in the first layer to `stop` in the last, rounded to integers."""
 
     def at(self, layer: int, layers: int) -> int:
-        """Return the value for `layer`; a single layer takes `start`."""
+        """Return the value for `layer`."""
         if layers == 1:
             return self.start
         return round(self.start + (self.stop - self.start) * layer / (layers - 1))
 
-    def values(self) -> tuple[Value, ...]:
-        """Return both ends."""
-        return (self.start, self.stop)
-
-    def map(self, function: Callable[[int], int]) -> Linear:
-        """Return the schedule with both ends mapped."""
-        return Linear(function(self.start), function(self.stop))
-
-    def __repr__(self) -> str:
-        return f"linear({self.start}, {self.stop})"
-
 
 @dataclass(frozen=True, repr=False)
-class Geometric(Schedule):
+class Geometric(_Ends):
     """Equal ratios from `start` in the first layer to `stop` in the last, rounded to integers."""
 
-    start: int
-    stop: int
-
-    def __post_init__(self) -> None:
-        """Refuse what is not a positive integer."""
-        for name, value in (("start", self.start), ("stop", self.stop)):
-            if _number(f"geometric {name}", value) < 1:
-                raise ValueError(f"geometric {name} must be >= 1, got {value}")
+    _minimum: ClassVar[int | None] = 1
 
     def at(self, layer: int, layers: int) -> int:
-        """Return the value for `layer`; a single layer takes `start`."""
+        """Return the value for `layer`."""
         if layers == 1:
             return self.start
         return round(self.start * (self.stop / self.start) ** (layer / (layers - 1)))
-
-    def values(self) -> tuple[Value, ...]:
-        """Return both ends."""
-        return (self.start, self.stop)
-
-    def map(self, function: Callable[[int], int]) -> Geometric:
-        """Return the schedule with both ends mapped."""
-        return Geometric(function(self.start), function(self.stop))
-
-    def __repr__(self) -> str:
-        return f"geometric({self.start}, {self.stop})"
 
 
 @dataclass(frozen=True, repr=False)
@@ -120,14 +111,13 @@ class Steps(Schedule):
         """Refuse empty steps and counts below one."""
         if not self.points:
             raise ValueError("steps needs at least one (value, count) pair")
+        given: Any = self.points
         points = []
-        for point in self.points:
+        for point in given:
             if not isinstance(point, list | tuple) or len(point) != 2:
                 raise ValueError(f"steps takes (value, count) pairs, got {point!r}")
             value, count = point
-            if _number("steps count", count) < 1:
-                raise ValueError(f"steps count must be >= 1, got {count}")
-            points.append((_value("steps value", value), count))
+            points.append((_value("steps value", value), integer("steps count", count, 1)))
         object.__setattr__(self, "points", tuple(points))
 
     def at(self, layer: int, layers: int) -> Value:
@@ -158,16 +148,31 @@ class Steps(Schedule):
 
 
 @dataclass(frozen=True, repr=False)
-class Listed(Schedule):
-    """One explicit value per layer; written as a plain list in a field."""
+class _Items(Schedule):
+    """Written as a row of values, each an int or one int per head."""
 
     items: tuple[Value, ...]
 
     def __post_init__(self) -> None:
-        """Refuse an empty list and what is not an integer."""
+        """Refuse an empty row and what is not an integer."""
+        name = type(self).__name__.lower()
         if not self.items:
-            raise ValueError("a list over layers needs at least one value")
-        object.__setattr__(self, "items", tuple(_value("list value", item) for item in self.items))
+            raise ValueError(f"{name} values over layers must not be empty")
+        items = tuple(_value(f"{name} value", item) for item in self.items)
+        object.__setattr__(self, "items", items)
+
+    def values(self) -> tuple[Value, ...]:
+        """Return the values as written."""
+        return self.items
+
+    def map(self, function: Callable[[int], int]) -> _Items:
+        """Return the schedule with each value mapped."""
+        return type(self)(tuple(map_value(item, function) for item in self.items))
+
+
+@dataclass(frozen=True, repr=False)
+class Listed(_Items):
+    """One explicit value per layer; written as a plain list in a field."""
 
     def at(self, layer: int, layers: int) -> Value:
         """Return the value of `layer`.
@@ -181,16 +186,24 @@ class Listed(Schedule):
             )
         return self.items[layer]
 
-    def values(self) -> tuple[Value, ...]:
-        """Return the listed values."""
-        return self.items
-
-    def map(self, function: Callable[[int], int]) -> Listed:
-        """Return the schedule with each value mapped."""
-        return Listed(tuple(map_value(item, function) for item in self.items))
-
     def __repr__(self) -> str:
         return repr(list(self.items))
+
+
+@dataclass(frozen=True, repr=False)
+class Spread(_Items):
+    """The values over equal groups of neighbouring layers, for any number of layers.
+
+    As `PerHead` does with heads. Where the layers cannot be cut equally, groups differ by one
+    layer, and a model of fewer layers than values leaves some out.
+    """
+
+    def at(self, layer: int, layers: int) -> Value:
+        """Return the value of the group of `layer`."""
+        return self.items[layer * len(self.items) // layers]
+
+    def __repr__(self) -> str:
+        return f"spread({', '.join(repr(item) for item in self.items)})"
 
 
 def linear(start: int, stop: int) -> Linear:
@@ -206,3 +219,40 @@ def geometric(start: int, stop: int) -> Geometric:
 def steps(*points: tuple[Value, int]) -> Steps:
     """Hold each value for a number of layers: `steps((32, 4), (64, 8))` describes 12 layers."""
     return Steps(points)
+
+
+def spread(*values: Value) -> Spread:
+    """Spread values over equal groups of layers: `spread(1, 1, 2)` doubles in the last third."""
+    return Spread(values)
+
+
+Number = int | tuple[int, ...] | Schedule
+"""A numeric field: an int, one int per head (tuple), or a schedule over layers (list: `Listed`)."""
+
+
+def number(name: str, value: Any, minimum: int) -> Number:
+    """Return a numeric field that may vary over heads and layers.
+
+    Args:
+        name: What the number is, for the error message.
+        value: An int, a tuple (per head), a list (per layer) or a schedule.
+        minimum: The smallest number allowed.
+
+    Raises:
+        TypeError: Something is not an int.
+        ValueError: A number is below `minimum`; the message names the head or the schedule.
+    """
+    if isinstance(value, list):
+        value = Listed(tuple(value))
+    if isinstance(value, Schedule):
+        for item in value.values():
+            number(f"{name} in {value!r}", item, minimum)
+        return value
+    if isinstance(value, tuple):
+        if not value:
+            raise ValueError(f"{name} must be an int or one int per head, got an empty tuple")
+        return tuple(
+            integer(name, item, minimum, where=f" for head {head}")
+            for head, item in enumerate(value)
+        )
+    return integer(name, value, minimum)

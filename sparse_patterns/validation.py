@@ -36,13 +36,15 @@ def check_lengths(q_len: int, kv_len: int | None, q_offset: int | None) -> tuple
     return q_len, kv_len, kv_len - q_len if q_offset is None else q_offset
 
 
-def check_example_tensor(name: str, tensor: Tensor, pattern: Pattern, kv_len: int) -> None:
+def check_example_tensor(name: str, tensor: object, pattern: Pattern, kv_len: int) -> None:
     """Refuse a `key_mask`, `global_mask` or `segment_ids` of another type or shape, or not used.
 
     Raises:
-        TypeError: Not bool (masks) or not integers (segment ids).
+        TypeError: Not a tensor, not bool (masks) or not integers (segment ids).
         ValueError: Not `(batch, kv_len)`, or the pattern has no part that reads it.
     """
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
     readers = {"global_mask": BatchGlobal, "segment_ids": SameDocument}
     if name in readers and not uses(pattern, readers[name]):
         raise ValueError(
