@@ -12,6 +12,7 @@ from sparse_patterns.algebra import (
     Union,
     scale_windows,
 )
+from sparse_patterns.cache import KeyValueCache
 from sparse_patterns.oracle import dense_mask
 from sparse_patterns.patterns import (
     BatchGlobal,
@@ -38,6 +39,7 @@ __all__ = [
     "Full",
     "Global",
     "Intersection",
+    "KeyValueCache",
     "LocalBlock",
     "Pattern",
     "PerHead",
