@@ -29,7 +29,8 @@ from sparse_patterns.patterns import (
     Summary,
     Window,
 )
-from sparse_patterns.schedules import Schedule, geometric, linear, steps
+from sparse_patterns.presets import describe, get, names, register
+from sparse_patterns.schedules import Schedule, geometric, linear, spread, steps
 
 __all__ = [
     "BatchGlobal",
@@ -53,8 +54,13 @@ __all__ = [
     "Union",
     "Window",
     "dense_mask",
+    "describe",
     "geometric",
+    "get",
     "linear",
+    "names",
+    "register",
     "scale_windows",
+    "spread",
     "steps",
 ]
