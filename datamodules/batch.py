@@ -1,0 +1,76 @@
+"""What a language-model batch holds, and how windows of tokens become one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypedDict
+
+import torch
+from torch import Tensor
+
+__all__ = ["IGNORE", "LanguageModelBatch", "Window", "collate"]
+
+IGNORE = -100
+"""The label of a position that is not scored, as in `torch.nn.functional.cross_entropy`."""
+
+
+class _Always(TypedDict):
+    input_ids: Tensor
+    labels: Tensor
+
+
+class LanguageModelBatch(_Always, total=False):
+    """One batch of one process.
+
+    Attributes:
+        input_ids: int64 (batch, length), the tokens that are read.
+        labels: int64 (batch, length), already shifted: `labels[:, t]` is the token to predict at
+            position t, having read the tokens up to and including t. `IGNORE` is not scored; a row
+            may hold nothing else.
+        units_scored: int64 (batch,), how many units of text (the `unit` of the data set: bytes) the
+            scored labels of a row stand for. Absent where every token is one unit.
+        continues: bool (batch,), whether this row goes on where the same row of the previous batch
+            ended, so that memory of it may be used. Absent where rows are unrelated.
+    """
+
+    units_scored: Tensor
+    continues: Tensor
+
+
+class Window(NamedTuple):
+    """Consecutive tokens, of which the last ones are predicted.
+
+    Attributes:
+        tokens: int64 (n + 1,): n inputs and the token after them; may be empty.
+        scored: How many of the predictions, counted from the end, are scored.
+        units: int64 (n + 1,), the units of text of each token; None where each is one.
+    """
+
+    tokens: Tensor
+    scored: int
+    units: Tensor | None = None
+
+
+def collate(
+    windows: Sequence[Window], length: int, continues: bool | None = None
+) -> LanguageModelBatch:
+    """Make a batch (len(windows), length); shorter windows are padded at the end with token 0."""
+    rows = len(windows)
+    input_ids = torch.zeros(rows, length, dtype=torch.int64)
+    labels = torch.full((rows, length), IGNORE, dtype=torch.int64)
+    units = torch.zeros(rows, dtype=torch.int64)
+    counted = False
+    for row, window in enumerate(windows):
+        n = max(len(window.tokens) - 1, 0)
+        first = n - window.scored
+        input_ids[row, :n] = window.tokens[:n]
+        labels[row, first:n] = window.tokens[first + 1 : n + 1]
+        if window.units is not None:
+            counted = True
+            units[row] = window.units[first + 1 : n + 1].sum()
+    batch = LanguageModelBatch(input_ids=input_ids, labels=labels)
+    if counted:
+        batch["units_scored"] = units
+    if continues is not None:
+        batch["continues"] = torch.full((rows,), continues)
+    return batch
