@@ -13,6 +13,8 @@ from sparse_patterns.algebra import (
     scale_windows,
 )
 from sparse_patterns.cache import KeyValueCache
+from sparse_patterns.codec import from_config, to_config
+from sparse_patterns.module import SparseSelfAttention
 from sparse_patterns.oracle import dense_mask
 from sparse_patterns.patterns import (
     BatchGlobal,
@@ -49,12 +51,14 @@ __all__ = [
     "Rule",
     "SameDocument",
     "Schedule",
+    "SparseSelfAttention",
     "Strided",
     "Summary",
     "Union",
     "Window",
     "dense_mask",
     "describe",
+    "from_config",
     "geometric",
     "get",
     "linear",
@@ -63,4 +67,5 @@ __all__ = [
     "scale_windows",
     "spread",
     "steps",
+    "to_config",
 ]

@@ -136,6 +136,7 @@ class KeyValueCache:
         out = attention(
             q, k, v, self.pattern, layer=self.layer, layers=self.layers, scale=scale, kernel=kernel
         )
+        assert isinstance(out, Tensor)
         if q.shape[2]:
             self._first = _what_must_stay(k, v)
             self._stores = make_stores(self._bound, k.shape[1])
