@@ -87,16 +87,11 @@ def mismatches(case: Case, pairs: int | None = None) -> list[tuple[int, int, int
         mask = mask[None]
     examples, heads, q_len, kv_len = mask.shape
     offset = kv_len - q_len if case.q_offset is None else case.q_offset
-    seen = mask.tolist()
-    places = [
-        (e, h, r, j)
-        for e in range(examples)
-        for h in range(heads)
-        for r in range(q_len)
-        for j in range(kv_len)
-    ]
-    if pairs is not None:
-        places = random.Random(case.seed).sample(places, min(pairs, len(places)))
+    count = mask.numel()
+    looked_at = range(count)
+    if pairs is not None and pairs < count:
+        looked_at = random.Random(case.seed).sample(looked_at, pairs)
+    seen = mask.flatten()[list(looked_at)].tolist()
 
     def rows(tensor: torch.Tensor | None, default: object) -> list:
         return [default] * examples if tensor is None else tensor.tolist()
@@ -105,12 +100,15 @@ def mismatches(case: Case, pairs: int | None = None) -> list[tuple[int, int, int
     marks = rows(case.global_mask, [])
     ids = rows(case.segment_ids, [])
     wrong = []
-    for e, h, r, j in places:
+    for place, visible in zip(looked_at, seen, strict=True):
+        rest, j = divmod(place, kv_len)
+        rest, r = divmod(rest, q_len)
+        e, h = divmod(rest, heads)
         tokens = [token for token, marked in enumerate(marks[e]) if marked]
         model = Model(h, heads, kv_len, case.layer, case.layers, tokens, ids[e])
         i = r + offset
         real = keep[e][j] and (keep[e][i] if 0 <= i < kv_len else True)
-        if seen[e][h][r][j] != (real and sees(case.pattern, i, j, model)):
+        if visible != (real and sees(case.pattern, i, j, model)):
             wrong.append((e, h, r, j))
     return wrong
 
