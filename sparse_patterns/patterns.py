@@ -60,13 +60,12 @@ class Pattern:
         positional = True
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            default = field.default
-            if default is not MISSING and value == default:
+            if field.default is not MISSING and value == field.default:
                 positional = False
-            elif positional:
-                parts.append(repr(value))
-            else:
-                parts.append(f"{field.name}={value!r}")
+                continue
+            # A bare True or False says nothing to the reader.
+            positional = positional and not isinstance(value, bool)
+            parts.append(repr(value) if positional else f"{field.name}={value!r}")
         return f"{type(self).__name__}({', '.join(parts)})"
 
 
