@@ -87,7 +87,7 @@ class Reader:
             )
         kind, rest = kinds[0], [key for key in config if key != kinds[0]]
         make, flags = _MAKERS.get(kind, (None, ()))
-        check_keys(rest, flags, path, f"key beside {kind!r}")
+        check_keys(rest, flags, path, beside=kind)
         inside = join(path, kind)
         if make is None:
             if kind == "complement":
@@ -121,7 +121,7 @@ class Reader:
     def _atom(self, kind: str, config: dict[Any, Any], path: str) -> Pattern:
         for short in _SHORT:
             if kind == "window" and short in config:
-                check_keys(config, (short, "dilation"), path, f"key beside {short!r}")
+                check_keys(config, (short, "dilation"), path, beside=short)
                 read = [values.read_number(config[key], join(path, key)) for key in config]
                 numbers = dict(zip(config, read, strict=True))
                 with at(path):

@@ -45,7 +45,9 @@ def at(path: str) -> Iterator[None]:
         raise ValueError(f"{path or 'config'}: {error}") from error
 
 
-def check_keys(given: Iterable[Any], allowed: Sequence[str], path: str, what: str = "key") -> None:
+def check_keys(
+    given: Iterable[Any], allowed: Sequence[str], path: str, what: str = "key", beside: str = ""
+) -> None:
     """Refuse a key that is not allowed.
 
     Raises:
@@ -53,9 +55,10 @@ def check_keys(given: Iterable[Any], allowed: Sequence[str], path: str, what: st
     """
     for key in given:
         if key not in allowed:
+            place = f" beside {beside!r}" if beside else ""
             raise ValueError(
-                f"{path or 'config'}: unknown {what} {key!r}.{did_you_mean(str(key), allowed)} "
-                f"Allowed: {', '.join(allowed) or 'none'}"
+                f"{path or 'config'}: unknown {what} {key!r}{place}."
+                f"{did_you_mean(str(key), allowed)} Allowed: {', '.join(allowed) or 'none'}"
             )
 
 
