@@ -85,8 +85,10 @@ def random_number(rng: random.Random, low: int, high: int, heads: int, layers: i
     kind = rng.random()
     if kind < 0.75:
         return value()
-    if kind < 0.80:
+    if kind < 0.78:
         return [value() for _ in range(layers)]
+    if kind < 0.81:
+        return sp.spread(*(value() for _ in range(rng.randint(1, 4))))
     if kind < 0.86:
         return sp.linear(rng.randint(low, high), rng.randint(low, high))
     if kind < 0.92:
@@ -167,12 +169,13 @@ def random_pattern(rng: random.Random, heads: int, layers: int, depth: int = 3) 
     if kind < 0.80:
         return ~part()
     if kind < 0.92:
+        if rng.random() < 0.2:
+            return sp.PerHead(*(part() for _ in range(rng.randint(1, 3))), rest=True)
         groups = rng.choice([n for n in range(1, heads + 1) if heads % n == 0])
         return sp.PerHead(*(part() for _ in range(groups)))
     if rng.random() < 0.5:
         return sp.PerLayer(*(part() for _ in range(layers)))
-    period = rng.choice([n for n in range(1, layers + 1) if layers % n == 0])
-    return sp.PerLayer(*(part() for _ in range(period)), repeat=True)
+    return sp.PerLayer(*(part() for _ in range(rng.randint(1, 3))), repeat=True)
 
 
 def random_length(rng: random.Random) -> int:
