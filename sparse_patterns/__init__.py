@@ -14,6 +14,7 @@ from sparse_patterns.algebra import (
 )
 from sparse_patterns.cache import KeyValueCache
 from sparse_patterns.codec import from_config, to_config
+from sparse_patterns.draw import draw
 from sparse_patterns.module import SparseSelfAttention
 from sparse_patterns.oracle import dense_mask
 from sparse_patterns.patterns import (
@@ -33,6 +34,7 @@ from sparse_patterns.patterns import (
 )
 from sparse_patterns.presets import describe, get, names, register
 from sparse_patterns.schedules import Schedule, geometric, linear, spread, steps
+from sparse_patterns.show import show
 
 __all__ = [
     "BatchGlobal",
@@ -58,6 +60,7 @@ __all__ = [
     "Window",
     "dense_mask",
     "describe",
+    "draw",
     "from_config",
     "geometric",
     "get",
@@ -65,6 +68,7 @@ __all__ = [
     "names",
     "register",
     "scale_windows",
+    "show",
     "spread",
     "steps",
     "to_config",
