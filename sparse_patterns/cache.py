@@ -106,13 +106,13 @@ class KeyValueCache:
         Args:
             q: New queries `(batch, heads, new, head_dim)`.
             k: New keys `(batch, kv_heads, new, head_dim)`; `kv_heads` must divide `heads`.
-            v: New values `(batch, kv_heads, new, value_dim)`.
+            v: New values, of the shape of `k`.
             scale: Factor of the scores; `head_dim ** -0.5` by default.
             kernel: Kernel of the first call, on an empty cache. Later calls attend to the kept keys
                 by exact masks, `PIECE` queries at a time.
 
         Returns:
-            `(batch, heads, new, value_dim)`; zeros for a query that sees no key.
+            `(batch, heads, new, head_dim)`; zeros for a query that sees no key.
 
         Raises:
             ValueError: A shape does not fit, or batch, type or device differ from the first call.
@@ -122,7 +122,7 @@ class KeyValueCache:
         with torch.no_grad():
             if not self._position:
                 return self._start(q, k, v, scale, kernel)
-            out = q.new_empty(*q.shape[:3], v.shape[3])
+            out = torch.empty_like(q, memory_format=torch.contiguous_format)
             for start in range(0, q.shape[2], PIECE):
                 piece = slice(start, start + PIECE)
                 self._extend(
@@ -138,7 +138,7 @@ class KeyValueCache:
         )
         assert isinstance(out, Tensor)
         if q.shape[2]:
-            self._first = _what_must_stay(k, v)
+            self._first = _what_must_stay(k)
             self._stores = make_stores(self._bound, k.shape[1])
             self._position = k.shape[2]
             for store in self._stores:
@@ -169,14 +169,12 @@ class KeyValueCache:
             raise ValueError(f"q must have the {self.heads} heads of the cache, got {q.shape[1]}")
         if not k.shape[1] or self.heads % k.shape[1]:
             raise ValueError(f"heads of k must divide the {self.heads} of q, got {k.shape[1]}")
-        one_length = q.shape[::2] == k.shape[::2] == v.shape[::2]
-        if k.shape[:3] != v.shape[:3] or not one_length or q.shape[3] != k.shape[3]:
+        if k.shape != v.shape or q[:, :1].shape != k[:, :1].shape:
             raise ValueError(
-                "q, k and v must have one batch and number of new tokens, k and v one number of "
-                f"heads, q and k one head_dim, got q {tuple(q.shape)}, k {tuple(k.shape)}, "
-                f"v {tuple(v.shape)}"
+                "k and v must have one shape, and batch, number of new tokens and head_dim of q, "
+                f"got q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
             )
-        for name, value in _what_must_stay(k, v).items():
+        for name, value in _what_must_stay(k).items():
             if value != self._first.get(name, value):
                 raise ValueError(
                     f"{name} must be {self._first[name]} as in the first call, got {value}; "
@@ -189,13 +187,12 @@ class KeyValueCache:
             )
 
 
-def _what_must_stay(k: Tensor, v: Tensor) -> dict[str, Any]:
+def _what_must_stay(k: Tensor) -> dict[str, Any]:
     """Return what every call of one sequence must have in common."""
     return {
         "batch": k.shape[0],
         "kv_heads": k.shape[1],
         "head_dim": k.shape[3],
-        "value_dim": v.shape[3],
         "dtype": k.dtype,
         "device": k.device,
     }

@@ -35,7 +35,7 @@ class Store:
         kv_heads: Which key/value heads are held, ascending.
         used: Tokens held; the rest of the buffers is slack.
         keys: `(batch, len(kv_heads), capacity, head_dim)`.
-        values: `(batch, len(kv_heads), capacity, value_dim)`.
+        values: Of the shape of `keys`.
         positions: int64 `(capacity,)`, absolute.
     """
 
@@ -86,7 +86,7 @@ class Store:
         self.used += new
 
     def attend(self, q: Tensor, positions: Tensor, scale: float | None, out: Tensor) -> None:
-        """Write the rows of the query heads into `out`, `(batch, heads, new, value_dim)`."""
+        """Write the rows of the query heads into `out`, `(batch, heads, new, head_dim)`."""
         batch, _, new, head_dim = q.shape
         held, share = len(self.patterns), len(self.patterns[0])
         # The query heads of one key/value head are rows of one product: keys are never repeated.
@@ -102,7 +102,7 @@ class Store:
         # Fused kernels differ in what they give for a row without keys.
         seen = torch.where(mask.any(-1, keepdim=True), seen, 0)
         by_kv_head = out.unflatten(1, (-1, share))
-        by_kv_head[:, self._index()] = seen.reshape(batch, held, share, new, out.shape[3])
+        by_kv_head[:, self._index()] = seen.reshape(batch, held, share, new, head_dim)
 
     def reorder(self, index: Tensor) -> None:
         """Take the examples `index` of the batch."""
