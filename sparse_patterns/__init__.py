@@ -12,8 +12,10 @@ from sparse_patterns.algebra import (
     Union,
     scale_windows,
 )
+from sparse_patterns.attention import attention
 from sparse_patterns.cache import KeyValueCache
 from sparse_patterns.codec import from_config, to_config
+from sparse_patterns.dispatch import explain
 from sparse_patterns.draw import draw
 from sparse_patterns.module import SparseSelfAttention
 from sparse_patterns.oracle import dense_mask
@@ -32,6 +34,7 @@ from sparse_patterns.patterns import (
     Summary,
     Window,
 )
+from sparse_patterns.plan import Plan, plan
 from sparse_patterns.presets import describe, get, names, register
 from sparse_patterns.schedules import Schedule, geometric, linear, spread, steps
 from sparse_patterns.show import show
@@ -49,6 +52,7 @@ __all__ = [
     "Pattern",
     "PerHead",
     "PerLayer",
+    "Plan",
     "RandomBlocks",
     "Rule",
     "SameDocument",
@@ -58,14 +62,17 @@ __all__ = [
     "Summary",
     "Union",
     "Window",
+    "attention",
     "dense_mask",
     "describe",
     "draw",
+    "explain",
     "from_config",
     "geometric",
     "get",
     "linear",
     "names",
+    "plan",
     "register",
     "scale_windows",
     "show",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparse_patterns.algebra import uses
-from sparse_patterns.patterns import BatchGlobal, Pattern, SameDocument
+from sparse_patterns.algebra import check_layer, uses
+from sparse_patterns.patterns import BatchGlobal, Global, Pattern, SameDocument
 
 INTEGER_TYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
@@ -60,3 +60,96 @@ def check_example_tensor(name: str, tensor: object, pattern: Pattern, kv_len: in
         raise ValueError(
             f"{name} must have shape (batch, kv_len) = (batch, {kv_len}), got {tuple(tensor.shape)}"
         )
+
+
+def check_call(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    pattern: object,
+    key_mask: Tensor | None,
+    global_mask: Tensor | None,
+    global_qkv: tuple[Tensor, Tensor, Tensor] | None,
+    segment_ids: Tensor | None,
+    dropout_p: float,
+    layer: int,
+    layers: int,
+) -> None:
+    """Refuse a call of `attention` that does not fit together.
+
+    Raises:
+        TypeError: A tensor, a type or the pattern is not what is asked for.
+        ValueError: A shape, a device or a number is not allowed.
+    """
+    checked = check_pattern(pattern)
+    check_layer(layer, layers)
+    if not 0 <= dropout_p <= 1:
+        raise ValueError(f"dropout_p must be in 0..1, got {dropout_p}")
+    _check_qkv("", q, k, v)
+    if global_qkv is not None:
+        if not isinstance(global_qkv, tuple | list) or len(global_qkv) != 3:
+            raise TypeError(
+                f"global_qkv must be a tuple (q, k, v), got {type(global_qkv).__name__}"
+            )
+        if not uses(checked, Global, BatchGlobal):
+            raise ValueError(
+                "global_qkv was given, but the pattern has no Global() or BatchGlobal() whose rows would "
+                f"use it: {checked!r}"
+            )
+        _check_qkv("global ", *global_qkv)
+        for name, own, other in zip("qkv", global_qkv, (q, k, v), strict=True):
+            if own.shape != other.shape or own.dtype != other.dtype or own.device != other.device:
+                raise ValueError(
+                    f"global_qkv {name} must be like {name}: {_describe(other)}, got {_describe(own)}"
+                )
+    given = {"key_mask": key_mask, "global_mask": global_mask, "segment_ids": segment_ids}
+    for name, tensor in given.items():
+        if tensor is None:
+            continue
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
+        check_example_tensor(name, tensor, checked, k.shape[2])
+        if tensor.shape[0] != q.shape[0]:
+            raise ValueError(
+                f"{name} must have shape (batch, kv_len) = ({q.shape[0]}, {k.shape[2]}), "
+                f"got {tuple(tensor.shape)}"
+            )
+        if tensor.device != q.device:
+            raise ValueError(f"{name} must be on {q.device} like q, got {tensor.device}")
+    if segment_ids is None and uses(checked, SameDocument):
+        raise ValueError("segment_ids must be given to a pattern with SameDocument(), got None")
+
+
+def _check_qkv(prefix: str, q: Tensor, k: Tensor, v: Tensor) -> None:
+    for name, tensor in (("q", q), ("k", k), ("v", v)):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{prefix}{name} must be a tensor, got {type(tensor).__name__}")
+        if tensor.ndim != 4:
+            raise ValueError(
+                f"{prefix}{name} must have shape (batch, heads, length, head_dim), "
+                f"got {tuple(tensor.shape)}"
+            )
+        if not tensor.dtype.is_floating_point:
+            raise TypeError(f"{prefix}{name} must be floating point, got {tensor.dtype}")
+        if tensor.dtype != q.dtype:
+            raise ValueError(f"{prefix}{name} must be {q.dtype} like q, got {tensor.dtype}")
+        if tensor.device != q.device:
+            raise ValueError(f"{prefix}{name} must be on {q.device} like q, got {tensor.device}")
+    if k.shape != v.shape:
+        raise ValueError(
+            f"{prefix}v must have the shape of k {tuple(k.shape)}, got {tuple(v.shape)}"
+        )
+    if k.shape[0] != q.shape[0] or k.shape[3] != q.shape[3]:
+        raise ValueError(
+            f"{prefix}k must have batch {q.shape[0]} and head_dim {q.shape[3]} like q, "
+            f"got {tuple(k.shape)}"
+        )
+    if k.shape[1] < 1 or q.shape[1] % k.shape[1]:
+        raise ValueError(
+            f"{prefix}k must have a number of heads that divides those of q ({q.shape[1]}), "
+            f"got {k.shape[1]}"
+        )
+
+
+def _describe(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} {tensor.dtype} on {tensor.device}"

@@ -1,0 +1,199 @@
+"""Dispatch: which kernel serves a request, and why not the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from sparse_patterns.kernels.base import Kernel, Request
+from sparse_patterns.kernels.dense import DenseKernel
+from sparse_patterns.kernels.tiles import TilesKernel
+from sparse_patterns.patterns import Pattern
+from sparse_patterns.plan import Plan, plan
+from sparse_patterns.validation import check_lengths, check_pattern
+
+KERNELS: dict[str, Kernel] = {kernel.name: kernel for kernel in (TilesKernel(), DenseKernel())}
+"""Every kernel by name."""
+
+
+def choose(request: Request, made: Plan, kernel: str = "auto") -> Kernel:
+    """Return the kernel that serves a request.
+
+    Args:
+        request: What is asked for.
+        made: Its plan.
+        kernel: A name, which is honoured or refused, or "auto": the fastest by declared rates.
+
+    Raises:
+        ValueError: There is no kernel of that name, or it cannot serve the request; with all its reasons.
+    """
+    if kernel != "auto":
+        reasons = get_kernel(kernel).why_not(request)
+        if reasons:
+            raise ValueError(f"kernel {kernel!r} cannot serve this call: {'; '.join(reasons)}")
+        return KERNELS[kernel]
+    able = [one for one in KERNELS.values() if not one.why_not(request)]
+    if not able:
+        reasons = [f"{name}: {'; '.join(one.why_not(request))}" for name, one in KERNELS.items()]
+        raise ValueError(f"no kernel can serve this call: {' | '.join(reasons)}")
+    return min(able, key=lambda one: one.seconds(request, made))
+
+
+def get_kernel(name: str) -> Kernel:
+    """Return a kernel by name.
+
+    Raises:
+        ValueError: There is none of that name.
+    """
+    if name not in KERNELS:
+        raise ValueError(f"kernel must be 'auto' or one of {', '.join(KERNELS)}, got {name!r}")
+    return KERNELS[name]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is said of one kernel.
+
+    Attributes:
+        kernel: Its name.
+        chosen: Whether `auto` takes it.
+        seconds: Estimated time of a forward pass, None where it cannot serve.
+        reasons: Why it cannot serve; empty if it can.
+    """
+
+    kernel: str
+    chosen: bool
+    seconds: float | None
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Every kernel for one request, and the plan; prints as a table.
+
+    Attributes:
+        verdicts: One per kernel.
+        plan: The plan.
+    """
+
+    verdicts: tuple[Verdict, ...]
+    plan: Plan
+
+    @property
+    def chosen(self) -> str | None:
+        """The kernel that `auto` takes, None if none can serve."""
+        return next((verdict.kernel for verdict in self.verdicts if verdict.chosen), None)
+
+    def __str__(self) -> str:
+        made = self.plan
+        back, forward = made.reach
+        lines = [
+            f"{made.pattern!r}",
+            f"  {made.q_len} queries x {made.kv_len} keys, {made.heads} heads in "
+            f"{len(made.groups)} group{'s' if len(made.groups) != 1 else ''}",
+            f"  density {made.density:.2%}, {made.flops / 1e9:.3g} GFLOP forward, "
+            f"{made.computed / max(1, made.visible):.2f} pairs computed per visible pair, "
+            f"sees {back} back and {forward} forward",
+        ]
+        width = max(len(verdict.kernel) for verdict in self.verdicts)
+        for verdict in self.verdicts:
+            state = "chosen" if verdict.chosen else "possible" if not verdict.reasons else "no"
+            told = (
+                "; ".join(verdict.reasons)
+                if verdict.seconds is None
+                else f"about {verdict.seconds * 1e3:.3g} ms forward"
+            )
+            lines.append(f"  {verdict.kernel:<{width}}  {state:<8}  {told}")
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def explain(
+    pattern: Pattern,
+    q_len: int,
+    kv_len: int | None = None,
+    *,
+    heads: int,
+    head_dim: int = 64,
+    batch: int = 1,
+    kv_heads: int | None = None,
+    layer: int = 0,
+    layers: int = 1,
+    q_offset: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    key_mask: bool = False,
+    global_mask: bool = False,
+    global_qkv: bool = False,
+    segment_ids: bool = False,
+    dropout_p: float = 0.0,
+    needs_grad: bool = False,
+) -> Explanation:
+    """Say of every kernel whether it is chosen, possible, or why not.
+
+    Args:
+        pattern: Any pattern.
+        q_len: Number of queries.
+        kv_len: Number of keys; `q_len` by default.
+        heads: Query heads.
+        head_dim: Size of a head.
+        batch: Examples.
+        kv_heads: Key and value heads; `heads` by default.
+        layer: Layer of a pattern that varies over layers.
+        layers: Number of layers of the model.
+        q_offset: Position of query row 0; `kv_len - q_len` by default.
+        dtype: Of queries, keys and values.
+        device: Where they are.
+        key_mask: Whether padded keys will be marked.
+        global_mask: Whether global tokens of each example will be marked.
+        global_qkv: Whether global rows will have projections of their own.
+        segment_ids: Whether documents will be marked.
+        dropout_p: Probability of dropping a weight.
+        needs_grad: Whether a backward pass may follow.
+
+    Raises:
+        TypeError: `pattern` is not a pattern.
+        ValueError: A number is not allowed, or the pattern does not fit the heads or layers.
+    """
+    check_pattern(pattern)
+    q_len, kv_len, q_offset = check_lengths(q_len, kv_len, q_offset)
+    made = plan(
+        pattern,
+        q_len,
+        kv_len,
+        heads=heads,
+        head_dim=head_dim,
+        layer=layer,
+        layers=layers,
+        q_offset=q_offset,
+    )
+    request = Request(
+        pattern=pattern,
+        layer=layer,
+        layers=layers,
+        batch=batch,
+        heads=heads,
+        kv_heads=heads if kv_heads is None else kv_heads,
+        q_len=q_len,
+        kv_len=kv_len,
+        q_offset=q_offset,
+        head_dim=head_dim,
+        dtype=dtype,
+        device=torch.device(device).type,
+        key_mask=key_mask,
+        global_mask=global_mask,
+        global_qkv=global_qkv,
+        segment_ids=segment_ids,
+        dropout_p=dropout_p,
+        needs_grad=needs_grad,
+    )
+    able = [one for one in KERNELS.values() if not one.why_not(request)]
+    best = choose(request, made) if able else None
+    verdicts = []
+    for name, one in KERNELS.items():
+        reasons = tuple(one.why_not(request))
+        seconds = None if reasons else one.seconds(request, made)
+        verdicts.append(Verdict(name, one is best, seconds, reasons))
+    return Explanation(tuple(verdicts), made)
