@@ -95,8 +95,8 @@ class Recall(LanguageModelData):
 
     A row is ``k3 v5 k0 v1  n2 n0 ... n7  k0 [v1] k3 [v5]``; only the answers in brackets are
     scored, the last one is not part of the input. The first key asked for stands `distance`
-    positions after the last value shown: every answer lies at least so far back, so a model that sees less than
-    `distance` positions back can only guess, at log2(values) bits, and one that sees
+    positions after the last value shown: every answer lies at least so far back, so a model that
+    sees less than `distance` positions back can only guess, at log2(values) bits, and one that sees
     ``distance + 2 * pairs`` or more can know. There is no text: all data is drawn from the seed.
 
     Args:
