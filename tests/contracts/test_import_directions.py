@@ -40,7 +40,8 @@ OWNED = {
 LAZY = {
     "xformers": ["sparse_patterns/kernels/xformers_*.py"],
     "torch.nn.attention.flex_attention": ["sparse_patterns/kernels/flex.py"],
-    "matplotlib": ["sparse_patterns/draw.py"],
+    "matplotlib": ["sparse_patterns/draw.py", "lit_modules/callbacks/pictures.py"],
+    "rich": ["lit_modules/callbacks/report.py"],
     "omegaconf": ["sparse_patterns/codec.py"],
     "transformers": ["sparse_patterns/huggingface.py", "lit_modules/weights.py"],
     "safetensors": ["lit_modules/weights.py"],

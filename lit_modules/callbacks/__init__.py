@@ -1,0 +1,1 @@
+"""What a run does besides training: stages, checkpoints, logs, progress, pictures."""

@@ -1,0 +1,120 @@
+"""Checkpoints that are whole or not there: a full disk or a killed process spoils none."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+__all__ = ["AtomicCheckpointIO", "CheckpointError", "LastCheckpoint", "best_checkpoint", "is_dry"]
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written or does not fit; the message is meant for the user."""
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the target and renames: a file under the final name is complete."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        """Write `checkpoint` to `path`, replacing what is there only once all of it is on the disk.
+
+        Raises:
+            CheckpointError: It could not be written; what was there before is untouched.
+        """
+        if storage_options is not None:
+            raise TypeError("storage_options are for remote file systems; paths here are local")
+        target = Path(path)
+        part = target.with_name(f".{target.name}.{os.getpid()}.part")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with open(part, "wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, target)
+        # torch reports a failed write as a RuntimeError of its zip writer; the cause is in its
+        # context.
+        except (OSError, RuntimeError) as error:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+            kept = "; the checkpoint written there before is kept" if target.exists() else ""
+            raise CheckpointError(
+                f"cannot write checkpoint {target}: {_reason(error)}{kept}"
+            ) from error
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Keeps `last.ckpt` up to date: every so many steps, after each epoch, and when a run fails.
+
+    Args:
+        folder: Where it is kept.
+        every_n_steps: Optimizer steps between two saves.
+    """
+
+    def __init__(self, folder: str | Path, every_n_steps: int) -> None:
+        super().__init__(
+            dirpath=folder,
+            filename="last",
+            every_n_train_steps=every_n_steps,
+            auto_insert_metric_name=False,
+            enable_version_counter=False,
+        )
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save what the steps since the last save have added."""
+        super().on_train_end(trainer, pl_module)
+        if trainer.global_step > self._last_global_step_saved and not is_dry(trainer):
+            self._save_checkpoint(trainer, self.format_checkpoint_name({}))
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Save the optimizer steps that would be lost, unless saving is what failed."""
+        if isinstance(exception, CheckpointError) or not trainer.training or is_dry(trainer):
+            return
+        # Saving waits for every process. An interrupt reaches all of them, an error maybe one.
+        together = isinstance(exception, KeyboardInterrupt | SIGTERMException)
+        if trainer.world_size > 1 and not together:
+            return
+        if trainer.global_step > self._last_global_step_saved:
+            # The exception that ended the run is the one to report.
+            with contextlib.suppress(CheckpointError):
+                self._save_checkpoint(trainer, self.format_checkpoint_name({}))
+
+
+def best_checkpoint(folder: str | Path, monitor: str, mode: str = "min") -> ModelCheckpoint:
+    """Keep `best.ckpt`, the weights with the best value of a validation metric."""
+    return ModelCheckpoint(
+        dirpath=folder,
+        filename="best",
+        monitor=monitor,
+        mode=mode,
+        # A metric such as `val/loss` in a file name would make a folder.
+        auto_insert_metric_name=False,
+        enable_version_counter=False,
+    )
+
+
+def is_dry(trainer: Trainer) -> bool:
+    """Whether the trainer only tries a few steps (`fast_dev_run`) and leaves nothing behind."""
+    return bool(getattr(trainer, "fast_dev_run", False))
+
+
+def _reason(error: BaseException | None) -> str:
+    """Return what the operating system said, from wherever in the chain of exceptions it is."""
+    first, seen = error, error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.strerror:
+            return seen.strerror
+        seen = seen.__cause__ or seen.__context__
+    return str(first).partition("\n")[0]

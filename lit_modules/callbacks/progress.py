@@ -1,0 +1,106 @@
+"""Progress: a bar in a terminal, a line now and then where the output goes to a file."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import time
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar, RichProgressBar, TQDMProgressBar
+
+from lit_modules.callbacks.stages import table_of
+
+__all__ = ["ProgressLines", "StageRichBar", "progress"]
+
+
+def progress() -> Callback:
+    """Return what suits the output: Rich in a terminal, lines elsewhere."""
+    if not sys.stderr.isatty() or not sys.stdout.isatty():
+        return ProgressLines()
+    if importlib.util.find_spec("rich") is None:
+        return TQDMProgressBar()
+    return StageRichBar()
+
+
+class StageRichBar(RichProgressBar):
+    """Rich's bar, which counts stages where there are stages."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        words = f"{_word(self.trainer)} {current_epoch + 1}"
+        last = self.trainer.max_epochs
+        if last is not None and last > 0:
+            words += f"/{last}"
+        if len(self.validation_description) > len(words):
+            # Both bars keep one column.
+            words = f"{words:{len(self.validation_description)}}"
+        return words
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """Return what is shown beside the bar; a run folder has no version number."""
+        shown = super().get_metrics(trainer, pl_module)
+        shown.pop("v_num", None)
+        return shown
+
+
+class ProgressLines(ProgressBar):
+    """Prints a line every few seconds: stage, step, and the metrics meant for the progress bar.
+
+    Args:
+        seconds: Time between two lines.
+    """
+
+    def __init__(self, seconds: float = 15.0) -> None:
+        super().__init__()
+        self.seconds = seconds
+        self._enabled = True
+        self._printed = 0.0
+
+    def disable(self) -> None:
+        """Print nothing: only the first process reports."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """Print again."""
+        self._enabled = True
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        """Print a message of the model."""
+        if self._enabled:
+            print(*args, **kwargs)
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """Return the metrics of the line."""
+        shown = super().get_metrics(trainer, pl_module)
+        shown.pop("v_num", None)
+        return shown
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        """Print a line where it is time."""
+        now = time.monotonic()
+        last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        if self._enabled and (last or now - self._printed >= self.seconds):
+            self._printed = now
+            metrics = "  ".join(
+                f"{name} {_number(value)}"
+                for name, value in self.get_metrics(trainer, pl_module).items()
+            )
+            where = f"{_word(trainer)} {trainer.current_epoch + 1}/{trainer.max_epochs}"
+            print(f"{where}  step {trainer.global_step}{_of(trainer)}  {metrics}", flush=True)
+
+
+def _word(trainer: Trainer) -> str:
+    return "stage" if table_of(trainer) else "epoch"
+
+
+def _of(trainer: Trainer) -> str:
+    table = table_of(trainer)
+    return f"/{table.steps}" if table else ""
+
+
+def _number(value: Any) -> str:
+    number = float(value)
+    return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"

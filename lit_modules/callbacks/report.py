@@ -1,0 +1,113 @@
+"""The last word of a run: its figures as a table, and a sample of what the model writes."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+
+from lit_modules.callbacks.stages import table_of
+
+__all__ = ["Report", "print_table"]
+
+PROMPT_TOKENS = 64
+
+
+class Report(Callback):
+    """Prints figures and a sample after a test, and writes both to the run folder.
+
+    Args:
+        folder: The run folder.
+        sample: Tokens of the sample; 0 for none.
+    """
+
+    def __init__(self, folder: str | Path, sample: int = 300) -> None:
+        self.folder = Path(folder)
+        self.sample = sample
+        self._trained: dict[str, Any] = {}
+        self._started = time.monotonic()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._started = time.monotonic()
+
+    @rank_zero_only
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note what training says about itself."""
+        table = table_of(trainer)
+        self._trained = {
+            "optimizer steps": trainer.global_step,
+            "training minutes": (time.monotonic() - self._started) / 60,
+        }
+        if table is not None and trainer.global_step >= table.steps:
+            self._trained["training tokens"] = table.tokens
+        self._trained |= _figures(trainer, "train/") | _figures(trainer, "val/")
+
+    @rank_zero_only
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print and write the figures, then the sample."""
+        figures: dict[str, Any] = {
+            "parameters": sum(p.numel() for p in pl_module.parameters()),
+            **self._trained,
+            **_figures(trainer, "test/"),
+        }
+        print_table("Figures", [(name, _text(value)) for name, value in figures.items()])
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.folder / "figures.json", "w", encoding="utf-8") as file:
+            json.dump(figures, file, indent=2)
+        text = self._write_sample(trainer, pl_module)
+        if text:
+            print(f"\nSample\n{text}\n")
+            (self.folder / "sample.txt").write_text(text, encoding="utf-8")
+        print(f"Run folder: {self.folder}")
+
+    def _write_sample(self, trainer: Trainer, pl_module: LightningModule) -> str:
+        """Let the model continue the test part; the new text is in brackets."""
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        generate: Any = getattr(pl_module, "generate", None)
+        if not self.sample or generate is None or not hasattr(data, "decode"):
+            return ""
+        batch = next(iter(data.test_dataloader()))
+        prompt = batch["input_ids"][:1, :PROMPT_TOKENS].to(pl_module.device)
+        new = generate(prompt, self.sample, temperature=0.8, top_p=0.95, seed=0)
+        ids = torch.cat([token[:, None] for token in new], dim=1)
+        return f"{data.decode(prompt[0].tolist())}⟦{data.decode(ids[0].tolist())}⟧"
+
+
+def print_table(title: str, rows: Sequence[tuple[str, str]]) -> None:
+    """Print two columns, with Rich where it is installed."""
+    if importlib.util.find_spec("rich") is None:
+        width = max((len(name) for name, _ in rows), default=0)
+        print(f"\n{title}")
+        for name, value in rows:
+            print(f"  {name:<{width}}  {value}")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("figure", "value", title=title)
+    table.columns[1].justify = "right"
+    for name, value in rows:
+        table.add_row(name, value)
+    Console().print(table)
+
+
+def _figures(trainer: Trainer, prefix: str) -> dict[str, float]:
+    return {
+        name: float(value)
+        for name, value in sorted(trainer.callback_metrics.items())
+        if name.startswith(prefix) and not name.endswith(("_step", "_epoch"))
+    }
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4f}"

@@ -1,0 +1,136 @@
+"""The command line: `sparse-patterns fit|validate|test|predict|generate|patterns`.
+
+The one place where data sets and models meet. Nothing heavy is imported before it is known what is
+wanted, so that help comes at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from lit_modules.commands.errors import UsageError, one_line
+
+__all__ = ["main"]
+
+TRAINER_COMMANDS = {
+    "fit": "train a model, test it, and leave a run folder",
+    "validate": "evaluate a checkpoint on the validation part",
+    "test": "evaluate a checkpoint on the test part",
+    "predict": "run a checkpoint's predictions over a data set",
+}
+OTHER_COMMANDS = {
+    "generate": "continue a prompt with a trained language model",
+    "patterns": "list, show, explain or draw attention patterns",
+    "data": "list the data sets, or describe one",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: The words after the program's name; None takes them from the process.
+
+    Returns:
+        The exit status: 0 done, 1 failed, 2 the command line is wrong, 130 interrupted.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        return _run(words, debug)
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        print("sparse-patterns: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader has gone, as in `sparse-patterns patterns list | head`. Python would complain
+        # once more while it closes standard output.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if debug:
+            raise
+        print(f"sparse-patterns: error: {one_line(error)}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+
+
+def _run(words: list[str], debug: bool) -> int:
+    words = _import_modules(words)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0 if words else 2
+    command, rest = words[0], words[1:]
+    if command in TRAINER_COMMANDS:
+        import datamodules.registry
+        from lit_modules.commands.train import train
+
+        return train(command, rest, datamodules.registry, debug)
+    if command == "generate":
+        from lit_modules.commands.generate import generate
+
+        return generate(rest)
+    if command == "patterns":
+        from lit_modules.commands.patterns import patterns
+
+        return patterns(rest)
+    if command == "data":
+        import datamodules.registry
+        from lit_modules.commands.data import data
+
+        return data(rest, datamodules.registry)
+    from sparse_patterns.registry import did_you_mean
+
+    commands = [*TRAINER_COMMANDS, *OTHER_COMMANDS]
+    raise UsageError(
+        f"unknown command {command!r}.{did_you_mean(command, commands)} "
+        f"Commands: {', '.join(commands)}"
+    )
+
+
+def _import_modules(words: list[str]) -> list[str]:
+    """Import what `--import MODULE` names, so that it can register data sets and patterns."""
+    rest = []
+    iterator = iter(words)
+    for word in iterator:
+        if word != "--import" and not word.startswith("--import="):
+            rest.append(word)
+            continue
+        module = word.partition("=")[2] or next(iterator, "")
+        if not module:
+            raise UsageError("--import needs the name of a module")
+        # An installed program does not look for modules where it is called; `python -m` does.
+        if os.getcwd() not in sys.path:
+            sys.path.insert(0, os.getcwd())
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise UsageError(f"--import {module}: {error}") from error
+    return rest
+
+
+def _help() -> str:
+    commands = {**TRAINER_COMMANDS, **OTHER_COMMANDS}
+    width = max(map(len, commands))
+    return "\n".join(
+        [
+            "usage: sparse-patterns COMMAND [--import MODULE] [--debug] ...",
+            "",
+            "commands:",
+            *(f"  {name:<{width}}  {text}" for name, text in commands.items()),
+            "",
+            "`sparse-patterns COMMAND --help` lists what a command takes. --import loads a module",
+            "of your own that registers patterns or data sets. --debug shows the traceback of an",
+            "error.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

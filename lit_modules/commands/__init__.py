@@ -1,0 +1,1 @@
+"""The subcommands of `sparse-patterns`, one a file."""

@@ -1,0 +1,33 @@
+"""`sparse-patterns data list|describe`: what there is to train on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lit_modules.commands.arguments import Parser
+
+__all__ = ["data"]
+
+
+def data(words: Sequence[str], datasets: Any) -> int:
+    """Run one of the subcommands and return the exit status.
+
+    Args:
+        words: The rest of the command line.
+        datasets: What finds a data set by name: it has `describe(name)` and `names()`.
+    """
+    parser = Parser(prog="sparse-patterns data", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="every data set that has a name")
+    describe = commands.add_parser("describe", help="what a name stands for, and its fields")
+    describe.add_argument("name")
+    arguments = parser.parse_args(words)
+    if arguments.command == "describe":
+        print(datasets.describe(arguments.name))
+        return 0
+    names = datasets.names()
+    width = max(map(len, names), default=0)
+    for name in names:
+        print(f"{name:<{width}}  {datasets.describe(name).summary}")
+    return 0

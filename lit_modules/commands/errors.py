@@ -1,0 +1,74 @@
+"""Errors of the user, and how they become one line."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+__all__ = ["UsageError", "not_accepted", "one_line", "state_dict_mismatch", "without_types"]
+
+# By name, so that saying what went wrong does not import what did not run.
+_FORESEEN = ("CheckpointError", "MisconfigurationException")
+
+
+class UsageError(Exception):
+    """The command line itself is wrong; the message is one line for the user."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of an error as one line; an unforeseen error says what kind it is."""
+    text = " ".join(str(error).split())
+    foreseen = isinstance(error, UsageError | ValueError | OSError | ImportError)
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    if text and (foreseen or type(error).__name__ in _FORESEEN):
+        return text
+    return f"{type(error).__name__}: {text or 'no message'} (--debug shows where)"
+
+
+def without_types(message: str) -> str:
+    """Shorten the parser's report on a value that may be of several types to its first reason."""
+    head, found, rest = message.partition("Errors:")
+    if not found:
+        return message
+    key = re.match(r'\s*(?:Parser key|Key) "([^"]*)"', head)
+    # One reason for each type that was tried, "- " in front; a reason may go on in further lines.
+    reasons = [" ".join(part.split()) for part in re.split(r"\n\s*- ", "\n" + rest)]
+    reasons = [
+        re.sub(r"\s*Given value.*$", "", reason)
+        for reason in reasons
+        if reason and "NoneType" not in reason
+    ]
+    if not reasons:
+        return message
+    return f"{key[1]}: {reasons[0]}" if key else reasons[0]
+
+
+def not_accepted(message: str, fields: Iterable[str]) -> str:
+    """Add near names to a report of a field that does not exist."""
+    found = re.search(r"Option '([^']*)' is not accepted", message)
+    known = sorted(fields)
+    if not found or not known:
+        return message
+    close = difflib.get_close_matches(found[1].split(".")[0], known, n=2)
+    meant = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+    return f"{message}.{meant} Known: {', '.join(known)}"
+
+
+def state_dict_mismatch(message: str) -> str:
+    """Return one line of what torch says about a state dict that does not fit."""
+    lines = [line.strip() for line in message.splitlines()[1:] if line.strip()]
+    if not lines:
+        return message
+    first = lines[0].rstrip(".")
+    more = len(lines) - 1
+    if first.startswith(("Missing key", "Unexpected key")):
+        kind, _, names = first.partition(": ")
+        listed = names.split(", ")
+        first, more = f"{kind}: {listed[0]}", more + len(listed) - 1
+    return (
+        "the checkpoint is of another architecture than the model that is configured: "
+        f"{first}{f' (and {more} more)' if more else ''}; "
+        "use the config.yaml that was saved beside the checkpoints"
+    )

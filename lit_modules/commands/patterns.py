@@ -1,0 +1,134 @@
+"""`sparse-patterns patterns list|show|explain|draw`: look at a pattern before training with it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lit_modules.commands.arguments import Parser, mapping
+
+__all__ = ["patterns"]
+
+
+def patterns(words: Sequence[str]) -> int:
+    """Run one of the subcommands and return the exit status."""
+    arguments = _parser().parse_args(words)
+    run: Any = arguments.run
+    return int(run(arguments))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="sparse-patterns patterns", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    listing = commands.add_parser("list", help="every pattern that has a name")
+    listing.set_defaults(run=_list)
+
+    describe = commands.add_parser("describe", help="what a name stands for, and its fields")
+    describe.add_argument("name")
+    describe.set_defaults(run=_describe)
+
+    for name, run, text in (
+        ("show", _show, "print the pattern as text"),
+        ("explain", _explain, "print which kernel would run it, and why not the others"),
+        ("draw", _draw, "write a picture of every layer and group of heads"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("pattern", help="a registered name, or a YAML file with a pattern")
+        command.add_argument(
+            "fields", nargs="*", metavar="FIELD=VALUE", help="fields of the pattern"
+        )
+        command.add_argument("--length", type=int, default=_LENGTHS[name], help="tokens")
+        command.add_argument("--heads", type=int, default=8)
+        command.add_argument("--layers", type=int, default=12)
+        command.set_defaults(run=run)
+        if name != "draw":
+            command.add_argument("--layer", type=int, default=0)
+        if name == "explain":
+            command.add_argument("--head-dim", type=int, default=64)
+            command.add_argument("--training", action="store_true", help="with gradients")
+        if name == "draw":
+            command.add_argument("--output", type=Path, default=None, help="default: NAME.png")
+    return parser
+
+
+_LENGTHS = {"show": 64, "explain": 4096, "draw": 512}
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    import sparse_patterns as sp
+
+    names = sp.names()
+    width = max(map(len, names))
+    for name in names:
+        print(f"{name:<{width}}  {sp.describe(name).summary}")
+    return 0
+
+
+def _describe(arguments: argparse.Namespace) -> int:
+    import sparse_patterns as sp
+
+    print(sp.describe(arguments.name))
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    import sparse_patterns as sp
+
+    shown = sp.show(
+        _pattern(arguments),
+        arguments.length,
+        heads=arguments.heads,
+        layer=arguments.layer,
+        layers=arguments.layers,
+    )
+    if shown is not None:
+        print(shown)
+    return 0
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    import sparse_patterns as sp
+
+    print(
+        sp.explain(
+            _pattern(arguments),
+            arguments.length,
+            heads=arguments.heads,
+            head_dim=arguments.head_dim,
+            layer=arguments.layer,
+            layers=arguments.layers,
+        )
+    )
+    return 0
+
+
+def _draw(arguments: argparse.Namespace) -> int:
+    import sparse_patterns as sp
+
+    figure = sp.draw(
+        _pattern(arguments), arguments.length, heads=arguments.heads, layers=arguments.layers
+    )
+    output = arguments.output or Path(f"{Path(arguments.pattern).stem}.png")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(output, dpi=120)
+    print(output)
+    return 0
+
+
+def _pattern(arguments: argparse.Namespace) -> Any:
+    """Build the pattern of a name with fields, or of a YAML file."""
+    import sparse_patterns as sp
+
+    fields = mapping(arguments.fields)
+    path = Path(arguments.pattern)
+    if path.suffix in (".yaml", ".yml"):
+        from omegaconf import OmegaConf
+
+        config = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        if fields:
+            raise ValueError(f"FIELD=VALUE goes with a name, {path} is a whole pattern")
+        return sp.from_config(config)
+    return sp.get(arguments.pattern, **fields)

@@ -1,0 +1,137 @@
+"""Short names in configurations and on the command line, written out for the parser of classes.
+
+`data: text8` becomes `data: {class_path: datamodules.text8.Text8}`, and fields that stand beside
+the name become its `init_args`; `${data.sequence_length}` follows them there. The long form passes
+through unchanged, so that a saved configuration can be read again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["MODELS", "expand", "expand_words", "read_pattern"]
+
+MODELS = {"language-model": "lit_modules.language_model.LanguageModel"}
+"""Models by short name; any other model is given by its import path."""
+
+_OWN_KEYS = ("class_path", "init_args", "dict_kwargs")
+_INTERPOLATION = re.compile(r"\$\{\s*(data|model)\.([A-Za-z_]\w*)")
+
+
+def expand(config: Mapping[str, Any], datasets: Any) -> dict[str, Any]:
+    """Write out the short names of one configuration file.
+
+    Args:
+        config: The file as plain data, interpolations unresolved.
+        datasets: What finds a data set by name: it has `describe(name)` and `names()`.
+
+    Raises:
+        ValueError: A name is unknown; the message suggests near ones.
+    """
+    written: dict[str, Any] = _interpolations(dict(config))
+    if "data" in written:
+        written["data"] = _component(written["data"], lambda name: _data_path(name, datasets))
+    if "model" in written:
+        written["model"] = _component(written["model"], _model_path)
+        arguments = written["model"].get("init_args", {})
+        if "pattern" in arguments:
+            arguments["pattern"] = read_pattern(arguments["pattern"])
+    return written
+
+
+def expand_words(words: Sequence[str], datasets: Any) -> list[str]:
+    """Write out the short names among the words of a command line.
+
+    Raises:
+        ValueError: A name is unknown; the message suggests near ones.
+    """
+    paths: dict[str, Callable[[str], str]] = {
+        "--data": lambda name: _data_path(name, datasets),
+        "--model": _model_path,
+        "--model.pattern": _pattern_word,
+        "--model.init_args.pattern": _pattern_word,
+    }
+    written: list[str] = []
+    expected: str | None = None
+    for word in words:
+        option, equals, value = word.partition("=")
+        if expected is not None:
+            word = paths[expected](word)
+        elif option in paths and equals:
+            word = f"{option}={paths[option](value)}"
+        expected = word if expected is None and word in paths else None
+        written.append(_interpolations(word))
+    return written
+
+
+def read_pattern(value: Any) -> Any:
+    """Return the pattern in a YAML file where `value` is the path of one, and `value` otherwise.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    if not isinstance(value, str) or Path(value).suffix not in (".yaml", ".yml"):
+        return value
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(OmegaConf.load(value), resolve=True)
+
+
+def _pattern_word(value: str) -> str:
+    import json
+
+    read = read_pattern(value)
+    return value if read is value else json.dumps(read)
+
+
+def _component(value: Any, path_of: Callable[[str], str]) -> Any:
+    """Write out `name` or `{name: ..., field: ...}` as class path and arguments."""
+    if isinstance(value, str):
+        return {"class_path": path_of(value)}
+    if not isinstance(value, Mapping):
+        return value
+    rest = dict(value)
+    written = {key: rest.pop(key) for key in _OWN_KEYS if key in rest}
+    if "name" in rest and "class_path" not in written:
+        written = {"class_path": path_of(rest.pop("name")), **written}
+    elif "class_path" in written:
+        written["class_path"] = path_of(written["class_path"])
+    if rest:
+        written["init_args"] = {**written.get("init_args", {}), **rest}
+    return written
+
+
+def _data_path(name: str, datasets: Any) -> str:
+    # A dot makes it an import path, braces a whole configuration.
+    if not isinstance(name, str) or "." in name or "{" in name:
+        return name
+    return str(datasets.describe(name).path)
+
+
+def _model_path(name: str) -> str:
+    if not isinstance(name, str) or "." in name or "{" in name:
+        return name
+    if name not in MODELS:
+        from sparse_patterns.registry import did_you_mean
+
+        raise ValueError(
+            f"unknown model {name!r}.{did_you_mean(name, MODELS)} Known: {', '.join(MODELS)}; "
+            "another model is given by its import path"
+        )
+    return MODELS[name]
+
+
+def _interpolations(value: Any) -> Any:
+    """Let `${data.field}` point to where the field is written out."""
+    if isinstance(value, str):
+        return _INTERPOLATION.sub(
+            lambda m: m[0] if m[2] in _OWN_KEYS else f"${{{m[1]}.init_args.{m[2]}", value
+        )
+    if isinstance(value, Mapping):
+        return {key: _interpolations(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_interpolations(item) for item in value]
+    return value

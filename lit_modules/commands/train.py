@@ -1,0 +1,206 @@
+"""`sparse-patterns fit|validate|test|predict`: Lightning's, with short names and a run folder."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn
+
+from jsonargparse import set_parsing_settings
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from omegaconf import OmegaConf
+
+from lit_modules.callbacks.checkpoints import CheckpointError, is_dry
+from lit_modules.callbacks.stages import Stages
+from lit_modules.commands.errors import (
+    UsageError,
+    not_accepted,
+    state_dict_mismatch,
+    without_types,
+)
+from lit_modules.commands.run_folder import (
+    RunSettings,
+    attach,
+    checkpoint_file,
+    default_name,
+    free_name,
+)
+from lit_modules.commands.short_names import MODELS, expand, expand_words
+
+__all__ = ["train"]
+
+# `${...}` is resolved after the command line has had its say. Without abbreviations, a mistyped
+# option is an error and not another option.
+PARSER: dict[str, Any] = {"parser_mode": "omegaconf+", "allow_abbrev": False}
+
+
+def train(command: str, words: Sequence[str], datasets: Any, debug: bool) -> int:
+    """Run a trainer command and return the exit status.
+
+    Args:
+        command: fit, validate, test or predict.
+        words: The rest of the command line.
+        datasets: What finds a data set by name.
+        debug: Whether to keep the notices of the libraries underneath.
+    """
+    if not debug:
+        _quieten()
+    set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+    Parser.datasets, Parser.classes = datasets, dict(model=MODELS["language-model"])
+    try:
+        CommandLine(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            parser_class=Parser,
+            # For each subcommand too: these are parsers of their own.
+            parser_kwargs={**PARSER, **{name: dict(PARSER) for name in LightningCLI.subcommands()}},
+            save_config_callback=SaveConfig,
+            save_config_kwargs={"overwrite": True},
+            seed_everything_default=1,
+            auto_configure_optimizers=False,
+            trainer_defaults={
+                # The stages set the number of epochs; -1 says that this is meant.
+                "max_epochs": -1,
+                "num_sanity_val_steps": 0,
+                "log_every_n_steps": 10,
+                # The data sets share their batches out among processes themselves.
+                "use_distributed_sampler": False,
+                "enable_model_summary": False,
+            },
+            args=[command, *expand_words(words, datasets)],
+        )
+    except RuntimeError as error:
+        if "loading state_dict" not in str(error):
+            raise
+        raise CheckpointError(state_dict_mismatch(str(error))) from error
+    return 0
+
+
+class Parser(LightningArgumentParser):
+    """Reads short names in configuration files, and raises errors instead of printing the usage."""
+
+    datasets: Any = None
+    classes: ClassVar[dict[str, str]] = {}
+    """The classes last named for `data` and `model`, to suggest their fields."""
+
+    def parse_string(self, content: str, path: Any = "", **kwargs: Any) -> Any:
+        """Write out the short names of a configuration, then parse it as usual."""
+        try:
+            config = OmegaConf.to_container(OmegaConf.create(content))
+        except Exception as error:  # the YAML reader has exceptions of its own
+            raise UsageError(f"--config {path}: {error}") from error
+        if not isinstance(config, dict):
+            raise UsageError(f"--config {path}: expected a mapping, got {content[:60]!r}")
+        written: dict[str, Any] = expand(config, self.datasets)
+        for part in ("data", "model"):
+            if isinstance(written.get(part), dict) and "class_path" in written[part]:
+                self.classes[part] = written[part]["class_path"]
+        return super().parse_string(json.dumps(written), path, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise what the command line reports in one line."""
+        short = without_types(message)
+        part = short.partition(":")[0]
+        raise UsageError(not_accepted(short, _fields(self.classes.get(part)))) from ex
+
+
+class SaveConfig(SaveConfigCallback):
+    """Saves the configuration of a training run; a test of it leaves that alone."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Save before training starts."""
+        if stage == "fit":
+            super().setup(trainer, pl_module, stage)
+
+
+class CommandLine(LightningCLI):
+    """Adds stages, the run folder and the links from data set to model."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what is ours beside trainer, model and data."""
+        parser.add_lightning_class_args(Stages, "stages")
+        parser.add_class_arguments(RunSettings, "run")
+        parser.set_defaults({"model": {"class_path": MODELS["language-model"]}})
+        for name in ("vocabulary_size", "unit"):
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, and settle the name of the run, which the saved configuration then carries."""
+        self.config = parser.parse_args(args)
+        settings = self.config[self.config.subcommand]
+        name = settings.run.name or default_name(settings)
+        if self.config.subcommand == "fit" and settings.ckpt_path is None:
+            name = free_name(Path(settings.run.folder), name)
+        settings.run.name = name
+
+    def _parse_ckpt_path(self) -> None:
+        # Lightning would lay the hyper-parameters of the checkpoint over what the user asks for; a
+        # longer context, or another pattern, could then not be resumed with.
+        """Leave the configuration as the user gave it."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Make the trainer with the callbacks, logs and checkpoints of the run folder."""
+        given = {**self._get(self.config_init, "trainer"), **kwargs}
+        settings = self._get(self.config_init, "run")
+        data = self._get(self.config, "data").as_dict()
+        self.run_folder = attach(settings, given, self.model, data, str(self.subcommand))
+        return super().instantiate_trainer(**given)
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        arguments = super()._prepare_subcommand_kwargs(subcommand)
+        arguments["ckpt_path"] = checkpoint_file(
+            arguments.get("ckpt_path"), self.run_folder, must_exist=subcommand != "fit"
+        )
+        if subcommand == "test":
+            # The report prints the figures.
+            arguments["verbose"] = False
+        return arguments
+
+    def after_fit(self) -> None:
+        """Test the best weights, unless the run says not to."""
+        settings: RunSettings = self._get(self.config_init, "run")
+        if not settings.test or is_dry(self.trainer) or self.trainer.interrupted:
+            return
+        folder = self.run_folder / "checkpoints"
+        found = [file for name in ("best", "last") if (file := folder / f"{name}.ckpt").is_file()]
+        self.trainer.test(
+            self.model,
+            datamodule=self.datamodule,
+            ckpt_path=str(found[0]) if found else None,
+            verbose=False,
+        )
+
+
+def _fields(path: str | None) -> list[str]:
+    """Return the names of the arguments of a class; [] where there is no such class."""
+    module, _, name = (path or "").rpartition(".")
+    try:
+        signature = inspect.signature(getattr(importlib.import_module(module), name))
+    except (ImportError, AttributeError, ValueError):
+        return []
+    return [name for name, p in signature.parameters.items() if p.kind is not p.VAR_KEYWORD]
+
+
+def _quieten() -> None:
+    """Silence what the libraries say about things that are as they should be here."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*The dirpath has changed from.*",
+        ".*is smaller than the logging interval.*",
+        ".*You're resuming from a checkpoint that ended before the epoch ended.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    if not sys.warnoptions:
+        warnings.filterwarnings("ignore", category=FutureWarning)

@@ -1,0 +1,87 @@
+"""The optimizer of every model here: AdamW, with the learning rate a pure function of the step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import nn
+
+__all__ = ["configure_adamw", "learning_rate_factor", "parameter_groups"]
+
+
+def parameter_groups(
+    parameters: Iterable[nn.Parameter], weight_decay: float
+) -> list[dict[str, Any]]:
+    """Split parameters into those that decay and those that do not.
+
+    Matrices (projections, embeddings) decay; vectors (norms, biases) are scales and offsets, and
+    pulling them to zero only undoes what they are for. Shared parameters come once.
+
+    Args:
+        parameters: What is trained; parameters without gradients are left out.
+        weight_decay: The decay of the first group.
+
+    Raises:
+        ValueError: There is nothing to train.
+    """
+    trained = [p for p in dict.fromkeys(parameters) if p.requires_grad]
+    if not trained:
+        raise ValueError("the optimizer needs at least one parameter with requires_grad")
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def learning_rate_factor(module: LightningModule) -> Callable[[int], float]:
+    """Return what the stages of the run make of the learning rate, by optimizer step.
+
+    Constant where the module has no trainer, or the trainer no stages.
+    """
+    # The attribute, not the property: without a trainer the property raises.
+    trainer = getattr(module, "_trainer", None)
+    for callback in getattr(trainer, "callbacks", ()):
+        factor = getattr(callback, "learning_rate_factor", None)
+        if callable(factor):
+            return factor
+    return lambda step: 1.0
+
+
+def configure_adamw(
+    module: LightningModule,
+    *,
+    learning_rate: float,
+    weight_decay: float = 0.01,
+    betas: tuple[float, float] = (0.9, 0.95),
+    eps: float = 1e-8,
+) -> dict[str, Any]:
+    """Make optimizer and scheduler in the form `configure_optimizers` returns.
+
+    Call it from `configure_optimizers`, never earlier: before `configure_model` there may be no
+    parameters, and a sharding strategy replaces those there are.
+
+    Args:
+        module: The module whose parameters are trained.
+        learning_rate: The peak rate, before the scale of the stage.
+        weight_decay: Decoupled decay of the matrices.
+        betas: Decay of the running means of gradient and squared gradient.
+        eps: Added to the root of the squared gradient.
+
+    Raises:
+        ValueError: A number is out of range, or the module has nothing to train.
+    """
+    if not learning_rate > 0:
+        raise ValueError(f"learning_rate must be > 0, got {learning_rate}")
+    if not weight_decay >= 0:
+        raise ValueError(f"weight_decay must be >= 0, got {weight_decay}")
+    groups = parameter_groups(module.parameters(), weight_decay)
+    optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=eps)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor(module))
+    return {
+        "optimizer": optimizer,
+        "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "learning_rate"},
+    }
