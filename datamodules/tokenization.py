@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import array
 import codecs
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from datamodules.cache import digest_of
+from datamodules.documents import PIECE
 from datamodules.tokens import width_for
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["AlphabetTokenizer", "ByteTokenizer", "Encoded", "JsonTokenizer", "Tokenizer"]
 
 _CODES = {1: "B", 2: "H", 4: "I"}
+_LINE_END = re.compile(r"(?<=\S)\n(?=\S)")
+_SPACE = re.compile(r"(?<=\S) (?=\S)")
 
 
 class Encoded(NamedTuple):
@@ -168,21 +172,15 @@ class JsonTokenizer:
         return text
 
     def encode_pieces(self, pieces: Iterable[bytes], source: str) -> Iterator[Encoded]:
-        """Encode line by line where pieces end, so that no token is cut that a line would keep.
+        """Encode piece by piece, with the tokens that the whole text would have.
 
         Raises:
             ValueError: The text is not UTF-8; the message names source, offset and byte.
         """
         code = _CODES[width_for(self.vocabulary_size)]
-        carried = 0
-        for text in _cut_at_lines(_texts(pieces, source)):
+        for text in _cut_between_words(_texts(pieces, source)):
             encoding = self._file.encode(text, add_special_tokens=False)
             units = _bytes_of_tokens(text, [start for start, _ in encoding.offsets])
-            if not units:  # nothing but what the tokenizer drops: count it with what follows
-                carried += len(text.encode())
-                continue
-            units[0] += carried
-            carried = 0
             yield Encoded(
                 array.array(code, encoding.ids).tobytes(), array.array("I", units).tobytes()
             )
@@ -227,14 +225,20 @@ def _with_last(pieces: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
     yield b"", True
 
 
-def _cut_at_lines(texts: Iterable[str]) -> Iterator[str]:
-    """Move the cuts between texts to the last end of a line before them, or else of a word."""
+def _cut_between_words(texts: Iterable[str]) -> Iterator[str]:
+    """Move the cuts between texts to where tokenizers do not look across.
+
+    That is after an end of line, or before a space, with a word on either side of it: longer white
+    space is often taken as one.
+    """
     rest = ""
     for text in texts:
         rest += text
-        cut = max(rest.rfind("\n"), 0) or max(rest.rfind(" "), 0) or len(rest)
-        if cut < len(rest):
-            cut += rest[cut] == "\n"
+        cut = max((m.end() for m in _LINE_END.finditer(rest)), default=0)
+        cut = cut or max((m.start() for m in _SPACE.finditer(rest)), default=0)
+        if not cut and len(rest) < PIECE:
+            continue
+        cut = cut or len(rest)
         yield rest[:cut]
         rest = rest[cut:]
     if rest:
