@@ -78,9 +78,6 @@ class Split(NamedTuple):
         return max(len(self.tokens) - 1, 0)
 
 
-_NOTHING = Window(torch.empty(0, dtype=torch.int64), 0)
-
-
 def generator(*key: int | str) -> torch.Generator:
     """Return random numbers that are a function of the key alone."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
@@ -198,7 +195,7 @@ class EvaluationWindows:
 
     def _window(self, index: int) -> Window:
         if index >= self.windows:
-            return _NOTHING
+            return self.split.window(0, 0, 0)
         start = index * self.step
         stop = min(start + self.length, self.split.targets)
         scored_before = 0 if index == 0 else start - self.step + self.length
@@ -234,5 +231,5 @@ class EvaluationStreams:
             end = min((row + 1) * self.row_tokens, self.split.targets)
             start = row * self.row_tokens + number * self.length
             inputs = min(self.length, end - start)
-            windows.append(self.split.window(start, inputs, inputs) if inputs > 0 else _NOTHING)
+            windows.append(self.split.window(start, max(inputs, 0), max(inputs, 0)))
         return collate(windows, self.length, continues=number > 0)

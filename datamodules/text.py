@@ -232,9 +232,10 @@ class TextData(LanguageModelData):
                 (folder / f"{split}.units").open("wb") as units,
             ):
                 for index, section in enumerate(parts):
-                    between = [self.separator.encode()] if index and self.separator else []
-                    pieces = chain(between, section.pieces())
-                    for part in self.tokenizer.encode_pieces(pieces, str(section.document)):
+                    between = self.separator.encode() if index else b""
+                    pieces = chain([between], section.pieces())
+                    source, offset = str(section.document), section.start - len(between)
+                    for part in self.tokenizer.encode_pieces(pieces, source, offset):
                         tokens.write(part.ids)
                         units.write(part.units or b"")
             if not self.tokenizer.counts_units:

@@ -61,8 +61,10 @@ class Tokenizer(Protocol):
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of tokens; what is no valid text becomes U+FFFD."""
 
-    def encode_pieces(self, pieces: Iterable[bytes], source: str) -> Iterator[Encoded]:
-        """Encode a long text piece by piece; `source` names it in errors."""
+    def encode_pieces(
+        self, pieces: Iterable[bytes], source: str, offset: int = 0
+    ) -> Iterator[Encoded]:
+        """Encode a long text piece by piece; errors name `source`, and count from `offset`."""
 
 
 class ByteTokenizer:
@@ -81,7 +83,9 @@ class ByteTokenizer:
         """Return the text of bytes; what is not UTF-8 becomes U+FFFD."""
         return bytes(ids).decode("utf-8", errors="replace")
 
-    def encode_pieces(self, pieces: Iterable[bytes], source: str) -> Iterator[Encoded]:
+    def encode_pieces(
+        self, pieces: Iterable[bytes], source: str, offset: int = 0
+    ) -> Iterator[Encoded]:
         """Pass the bytes on as they are."""
         return (Encoded(piece) for piece in pieces)
 
@@ -111,22 +115,23 @@ class AlphabetTokenizer:
         """Return the text of tokens."""
         return "".join(self.alphabet[i] for i in ids)
 
-    def encode_pieces(self, pieces: Iterable[bytes], source: str) -> Iterator[Encoded]:
+    def encode_pieces(
+        self, pieces: Iterable[bytes], source: str, offset: int = 0
+    ) -> Iterator[Encoded]:
         """Encode piece by piece.
 
         Raises:
             ValueError: A byte is not in the alphabet; the message names source, offset and byte.
         """
-        before = 0
         for piece in pieces:
             foreign = piece.translate(None, delete=self._allowed)
             if foreign:
-                offset = before + piece.index(foreign[0])
+                place = offset + piece.index(foreign[0])
                 raise ValueError(
-                    f"{source}: the byte {foreign[:1]!r} at offset {offset} is outside "
+                    f"{source}: the byte {foreign[:1]!r} at offset {place} is outside "
                     f"the vocabulary, which is {self.alphabet!r}"
                 )
-            before += len(piece)
+            offset += len(piece)
             yield Encoded(piece.translate(self._table))
 
 
@@ -171,14 +176,16 @@ class JsonTokenizer:
         text: str = self._file.decode(list(ids), skip_special_tokens=False)
         return text
 
-    def encode_pieces(self, pieces: Iterable[bytes], source: str) -> Iterator[Encoded]:
+    def encode_pieces(
+        self, pieces: Iterable[bytes], source: str, offset: int = 0
+    ) -> Iterator[Encoded]:
         """Encode piece by piece, with the tokens that the whole text would have.
 
         Raises:
             ValueError: The text is not UTF-8; the message names source, offset and byte.
         """
         code = _CODES[width_for(self.vocabulary_size)]
-        for text in _cut_between_words(_texts(pieces, source)):
+        for text in _cut_between_words(_texts(pieces, source, offset)):
             encoding = self._file.encode(text, add_special_tokens=False)
             units = _bytes_of_tokens(text, [start for start, _ in encoding.offsets])
             yield Encoded(
@@ -203,9 +210,8 @@ class JsonTokenizer:
         return file
 
 
-def _texts(pieces: Iterable[bytes], source: str) -> Iterator[str]:
+def _texts(pieces: Iterable[bytes], source: str, offset: int) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")()
-    read = 0
     for piece, final in _with_last(pieces):
         pending = len(decoder.getstate()[0])
         try:
@@ -213,9 +219,9 @@ def _texts(pieces: Iterable[bytes], source: str) -> Iterator[str]:
         except UnicodeDecodeError as error:
             raise ValueError(
                 f"{source}: the byte {error.object[error.start : error.start + 1]!r} at offset "
-                f"{read - pending + error.start} is not UTF-8 text, which this tokenizer needs"
+                f"{offset - pending + error.start} is not UTF-8 text, which this tokenizer needs"
             ) from error
-        read += len(piece)
+        offset += len(piece)
         yield text
 
 

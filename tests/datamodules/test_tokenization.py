@@ -65,7 +65,7 @@ def test_alphabet() -> None:
 def test_a_foreign_byte_is_named_with_its_offset() -> None:
     with pytest.raises(ValueError, match=r"file\.txt: the byte b'X' at offset 6 is outside"):
         list(AlphabetTokenizer(" abc").encode_pieces([b"abc", b"abca"[:3] + b"Xb"], "file.txt"))
-    with pytest.raises(ValueError, match="the text: the byte b'é'|the text: the byte"):
+    with pytest.raises(ValueError, match=r"the text: the byte .* at offset 0"):
         AlphabetTokenizer(" abc").encode("é")
 
 
