@@ -22,6 +22,12 @@ MAX_KEYS = 4096
 MAX_ROWS = 128
 """Rows of a tile."""
 
+MAX_EDGE = 512
+"""Rows of a tile at the end of a sequence."""
+
+MAX_STEP_WITH_EDGES = 16
+"""Dilation up to which the ends of a sequence are tiles of their own."""
+
 MAX_GATHERED = 1 << 16
 """Keys that a part gathers; more are split over several parts."""
 
@@ -127,8 +133,34 @@ def _tile_rows(width: float, listed: bool) -> int:
     return 32 if width <= 96 else 64 if width <= 1024 else MAX_ROWS
 
 
-def _cut_queries(term: Term, q: Tensor, step: int, height: int) -> tuple[Tensor, Tensor]:
-    """Cut the queries into tiles of at most `height` rows, `step` apart.
+def _edges(
+    term: Term, q: Tensor, kv_len: int, step: int, height: int
+) -> tuple[Tensor, Tensor] | None:
+    """Cut the queries of a window much shorter than the sequence: each end of the sequence is one tile.
+
+    There the windows stick out by a different amount in every row, so that many small tiles would share
+    nothing. Returns what `_cut_queries` does, or None where the window is not of that kind.
+    """
+    if term.blocks or term.columns or step > MAX_STEP_WITH_EDGES or term.left < 0 or term.right < 0:
+        return None
+    first = max(0, -((int(q[0]) - term.left) // step))
+    last = max(0, -((kv_len - 1 - term.right - int(q[-1])) // step))
+    shortest = q.numel() // step
+    if max(first, last) > MAX_EDGE or first + last + 2 * height > shortest:
+        return None
+    starts, rows = [], []
+    for residue in range(step):
+        length = (q.numel() - residue + step - 1) // step
+        cuts = torch.tensor([0, *range(first, length - last, height), length - last, length]).unique()
+        starts.append(residue + cuts[:-1] * step)
+        rows.append(cuts.diff())
+    return torch.cat(starts), torch.cat(rows)
+
+
+def _cut_queries(
+    term: Term, q: Tensor, kv_len: int, step: int, height: int
+) -> tuple[Tensor, Tensor]:
+    """Cut the queries into tiles of about `height` rows, `step` apart.
 
     Returns:
         First query row and number of rows of each tile, int64 `(tiles,)`.
@@ -142,6 +174,9 @@ def _cut_queries(term: Term, q: Tensor, step: int, height: int) -> tuple[Tensor,
             starts = torch.cat([torch.zeros(1, dtype=torch.int64), starts])
         stops = torch.cat([starts[1:], torch.tensor([q_len])])
         return starts, stops - starts
+    edges = _edges(term, q, kv_len, step, height)
+    if edges is not None:
+        return edges
     residues = torch.arange(min(step, q_len))
     lengths = (q_len - residues + step - 1) // step
     longest = int(lengths.max())
@@ -169,7 +204,7 @@ def _interval_part(term: Term, earlier: list[Term], q: Tensor, kv_len: int) -> P
     if not widths.numel():
         return empty
     height = _tile_rows(float(widths.float().mean()), listed is not None)
-    starts, rows = _cut_queries(term, q, step, height)
+    starts, rows = _cut_queries(term, q, kv_len, step, height)
 
     # Rows of every tile, padded to the tallest: the first and last key each sees.
     offset = torch.arange(int(rows.max()))

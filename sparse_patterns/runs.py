@@ -63,29 +63,25 @@ class Run:
 
     @cached_property
     def slabs(self) -> tuple[tuple[int, int, Tensor], ...]:
-        """The masked columns as additive float32 biases of 0 and -inf: `(first, stop, bias)`.
+        """The masked columns as float32 factors of 1 and 0: `(first, stop, factors)`.
 
-        Columns between the first and the last that every row of every tile sees need no bias.
+        Columns between the first and the last that every row of every tile sees need none.
         """
         if self.mask is None:
             return ()
         clear = self.mask.all(1).all(0)
         if not clear.any():
-            return ((0, self.keys, _bias(self.mask)),)
+            return ((0, self.keys, self.mask.float()),)
         first = int(clear.to(torch.uint8).argmax())
         last = self.keys - int(clear.flip(0).to(torch.uint8).argmax())
         if not clear[first:last].all():
-            return ((0, self.keys, _bias(self.mask)),)
+            return ((0, self.keys, self.mask.float()),)
         edges = ((0, first), (last, self.keys))
         return tuple(
-            (start, stop, _bias(self.mask[:, :, start:stop]))
+            (start, stop, self.mask[:, :, start:stop].float())
             for start, stop in edges
             if stop > start
         )
-
-
-def _bias(mask: Tensor) -> Tensor:
-    return mask.float().log_()
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
@@ -42,7 +43,7 @@ class Selection:
     scene: Scene
     key_mask: Tensor | None
     documents: Tensor | None
-    _biases: dict[int, tuple[Tensor, list[int]]] = field(default_factory=dict)
+    _real: dict[int, tuple[Tensor, list[int]]] = field(default_factory=dict)
     _changes: list[int] = field(default_factory=list)
 
     def gather(self, x: Tensor, part: Part) -> Tensor:
@@ -62,51 +63,53 @@ class Selection:
                 torch.ops.aten.embedding_dense_backward(parts, keys, total.shape[0], -1, False)
             )
 
-    def mask(self, scores: Tensor, part: Part, run: Run, tile: int, row: int) -> None:
-        """Set to -inf, in place, what the example's tensors hide.
+    def factors(
+        self, shape: torch.Size, part: Part, run: Run, tile: int, row: int
+    ) -> Iterator[Tensor]:
+        """Yield factors of 1 and 0 for the pairs that the example's tensors hide.
 
         Args:
-            scores: `(C, T, L)`, the scores of `C` tiles from `tile` on and `T` of their rows from `row` on.
+            shape: `(C, T, L)`: `C` tiles from `tile` on and `T` of their rows from `row` on.
             part: The part.
             run: The run.
             tile: First tile.
             row: First row in each tile.
+
+        Yields:
+            Floating-point tensors that broadcast to `shape`, none where nothing is hidden.
         """
-        tiles, rows, keys = scores.shape
+        tiles, rows, keys = shape
         start = run.k_start + tile * run.k_tile
         stop = start + (tiles - 1) * run.k_tile + (keys - 1) * run.k_step + 1
         if self.key_mask is not None:
-            bias, hidden = self._key_bias(part)
+            real, hidden = self._real_keys(part)
             if hidden[stop] > hidden[start]:
-                scores.add_(bias.as_strided((tiles, 1, keys), (run.k_tile, 0, run.k_step), start))
+                yield real.as_strided((tiles, 1, keys), (run.k_tile, 0, run.k_step), start)
         if not part.documents and part.dynamic is None:
             return
-        tile_index = torch.arange(tile, tile + tiles, device=scores.device)
+        device = self.padded.device
+        tile_index = torch.arange(tile, tile + tiles, device=device)
         q = run.q_start + tile_index[:, None] * run.q_tile
-        q = q + (row + torch.arange(rows, device=scores.device)) * run.q_step
+        q = q + (row + torch.arange(rows, device=device)) * run.q_step
         q = self.q_offset + (q if part.queries is None else part.queries.to(q.device)[q])
         k = run.k_start + tile_index[:, None] * run.k_tile
-        k = k + torch.arange(keys, device=scores.device) * run.k_step
+        k = k + torch.arange(keys, device=device) * run.k_step
         k = k if part.keys is None else part.keys.to(k.device)[k]
         if part.dynamic is not None:
-            seen = visible(part.dynamic, q[:, :, None], k[:, None, :], self.scene)
-            scores.add_(seen.to(scores.dtype).log_())
+            yield visible(part.dynamic, q[:, :, None], k[:, None, :], self.scene).float()
         elif self._one_document(q, k) is False:
             assert self.documents is not None
             length = self.scene.kv_len
             own = torch.where((q < 0) | (q >= length), -1, self.documents[q.clamp(0, length - 1)])
-            same = own[:, :, None] == self.documents[k][:, None, :]
-            scores.add_(same.to(scores.dtype).log_())
+            yield (own[:, :, None] == self.documents[k][:, None, :]).float()
 
-    def _key_bias(self, part: Part) -> tuple[Tensor, list[int]]:
-        """Return 0 and -inf for each key a part indexes, and how many are hidden before each."""
-        if id(part) not in self._biases:
+    def _real_keys(self, part: Part) -> tuple[Tensor, list[int]]:
+        """Return 1 or 0 for each key a part indexes, and how many are hidden before each."""
+        if id(part) not in self._real:
             assert self.key_mask is not None
             real = self.gather(self.key_mask, part)
-            bias = real.float().log_()
-            hidden = [0, *accumulate((~real).int().tolist())]
-            self._biases[id(part)] = (bias, hidden)
-        return self._biases[id(part)]
+            self._real[id(part)] = (real.float(), [0, *accumulate((~real).int().tolist())])
+        return self._real[id(part)]
 
     def _one_document(self, q: Tensor, k: Tensor) -> bool:
         """Return whether all positions lie in one unbroken stretch of one document."""

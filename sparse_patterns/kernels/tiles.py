@@ -65,12 +65,23 @@ class Piece:
         tiles = 1 if self.shared_keys else self.tiles
         return _strided(x, start, tiles, run.keys, run.k_tile, run.k_step)
 
-    def biased(self, scores: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the masked columns of the scores with their biases, both `(C, T, columns)`."""
-        view = scores.view(self.tiles, self.rows, -1)
-        for start, stop, bias in self.run.slabs:
-            some = bias if bias.shape[0] == 1 else bias[self.tile : self.tile + self.tiles]
-            yield view[:, :, start:stop], some[:, self.row : self.row + self.rows].to(scores.device)
+    def hide(self, x: Tensor, at: Selection, part: Part, additive: bool) -> None:
+        """Hide what is not visible, in place.
+
+        Args:
+            x: `(C, T, L)`: scores, or their exponentials.
+            at: What the masks of the example are.
+            part: The part of the run.
+            additive: Add -inf, for scores. Otherwise multiply by 0, for exponentials that are all finite:
+                the exponential of -inf takes ten times as long as that of a number.
+        """
+        view = x.view(self.tiles, self.rows, -1)
+        rows = slice(self.row, self.row + self.rows)
+        for start, stop, factors in self.run.slabs:
+            some = factors if factors.shape[0] == 1 else factors[self.tile : self.tile + self.tiles]
+            _apply(view[:, :, start:stop], some[:, rows], additive)
+        for factors in at.factors(view.shape, part, self.run, self.tile, self.row):
+            _apply(view, factors, additive)
 
     def fold(self, total: Tensor, parts: Tensor) -> None:
         """Add what each tile contributes to its keys, `(C, L, D)`, to `total` `(n, D)`."""
@@ -84,6 +95,14 @@ class Piece:
             some = parts[:, column : column + width]
             at = start + column * run.k_step
             _strided(total, at, self.tiles, some.shape[1], run.k_tile, run.k_step).add_(some)
+
+
+def _apply(x: Tensor, factors: Tensor, additive: bool) -> None:
+    factors = factors.to(x.device)
+    if additive:
+        x.add_(factors.log())
+    else:
+        x.mul_(factors)
 
 
 def _strided(x: Tensor, start: int, tiles: int, rows: int, tile_step: int, row_step: int) -> Tensor:
@@ -155,9 +174,11 @@ class Side:
     small: bool
 
     @classmethod
-    def of(cls, q: Tensor, k: Tensor, v: Tensor, scale: float, dtype: torch.dtype) -> Side:
+    def of(cls, q: Tensor, k: Tensor, v: Tensor, scale: float, space: Workspace) -> Side:
         """Stage one head: `q` is copied, `k` and `v` only where their layout or type requires it."""
-        scaled = q.to(dtype, copy=True, memory_format=torch.contiguous_format).mul_(scale)
+        dtype = space.dtype
+        scaled = torch.empty(q.shape, dtype=dtype, device=q.device)
+        torch.mul(q.to(dtype), scale, out=scaled)
         k, v = _matrix(k, dtype), _matrix(v, dtype)
         bound = _longest(scaled) * _longest(k)
         return cls(scaled, k, v, bool(bound <= SAFE_SCORE))
@@ -169,7 +190,12 @@ def _longest(x: Tensor) -> float:
 
 def _matrix(x: Tensor, dtype: torch.dtype) -> Tensor:
     x = x.to(dtype)
-    return x if x.stride(-1) == 1 and x.stride(0) >= x.shape[1] else x.contiguous()
+    return x if _is_matrix(x) else x.contiguous()
+
+
+def _is_matrix(x: Tensor) -> bool:
+    """Return whether a BLAS library takes `x` as it lies."""
+    return x.stride(-1) == 1 and x.stride(0) >= x.shape[1]
 
 
 class Dropout:
@@ -193,22 +219,33 @@ class Dropout:
 def _scores(
     piece: Piece, side: Side, keys: Tensor, at: Selection, part: Part, space: Workspace
 ) -> Tensor:
-    """Return the masked scores of a piece, `(C, T, L)`, in a buffer that the next piece reuses."""
+    """Return the scores of a piece, `(C, T, L)`, in a buffer that the next piece reuses.
+
+    Those of a side whose scores are small are not masked yet: their exponentials are to be.
+    """
     q, k = piece.queries(side.q), piece.keys(keys)
     scores = space.get("scores", q.shape[0], q.shape[1], k.shape[1])
     matmul(q, k.mT, scores)
-    for columns, bias in piece.biased(scores):
-        columns.add_(bias)
-    view = scores.view(piece.tiles, piece.rows, -1)
-    at.mask(view, part, piece.run, piece.tile, piece.row)
+    if not side.small:
+        piece.hide(scores, at, part, additive=True)
     return scores
 
 
 def forward_parts(
-    side: Side, parts: list[Part], at: Selection, dropout: Dropout, space: Workspace
+    side: Side,
+    parts: list[Part],
+    at: Selection,
+    dropout: Dropout,
+    space: Workspace,
+    total: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the output `(n, D)` and log-sum-exp `(n,)` of all rows of `side.q` over disjoint parts."""
-    total = side.v.new_zeros(side.q.shape[0], side.v.shape[1])
+    """Return the output `(n, D)` and log-sum-exp `(n,)` of all rows of `side.q` over disjoint parts.
+
+    The output is built in `total` where that is given.
+    """
+    if total is None:
+        total = side.v.new_empty(side.q.shape[0], side.v.shape[1])
+    total.zero_()
     weight = total.new_zeros(side.q.shape[0])
     shift = None if side.small else torch.full_like(weight, -torch.inf)
     for part in parts:
@@ -226,7 +263,10 @@ def forward_parts(
                     sums.mul_(fade)
                     target.mul_(fade[..., None])
                     old.copy_(new)
-                sums.add_(scores.exp_().sum(-1))
+                scores.exp_()
+                if side.small:
+                    piece.hide(scores, at, part, additive=False)
+                sums.add_(scores.sum(-1))
                 dropout.apply(scores)
                 add_matmul(target, scores, piece.keys(values))
     lse = weight.log() if shift is None else weight.log() + shift
@@ -275,6 +315,8 @@ def backward_parts(
             for piece in cut(run):
                 weights = _scores(piece, side, keys, at, part, space)
                 weights.sub_(piece.queries(lse)[..., None]).exp_()
+                if side.small:
+                    piece.hide(weights, at, part, additive=False)
                 upstream, v = piece.queries(grad_out), piece.keys(values)
                 grad = space.get("grad", *weights.shape)
                 matmul(upstream, v.mT, grad)
@@ -326,16 +368,22 @@ class TilesKernel(Kernel):
             for head, at in enumerate(heads.selections(example)):
                 dropout = heads.dropout(example, head)
                 side = heads.side(example, head)
-                total, logs = forward_parts(side, at.parts, at, dropout, heads.space)
+                target = out[example, head]
+                usable = target.dtype == heads.dtype and _is_matrix(target)
+                total, logs = forward_parts(
+                    side, at.parts, at, dropout, heads.space, target if usable else None
+                )
                 for part in at.row_parts:
                     rows = part.queries
                     row_side = heads.row_side(side, part, example, head)
                     total[rows], logs[rows] = forward_parts(
                         row_side, [part], at, dropout, heads.space
                     )
-                total[at.padded] = 0
-                logs[at.padded] = -torch.inf
-                out[example, head] = total
+                if at.padded.numel():
+                    total[at.padded] = 0
+                    logs[at.padded] = -torch.inf
+                if not usable:
+                    target.copy_(total)
                 lse[example, head] = logs
         return out, lse
 
@@ -407,7 +455,7 @@ class _Heads:
         """Return the matrices of a head."""
         call, kv_head = self.call, head // self.share
         k, v = call.k[example, kv_head], call.v[example, kv_head]
-        return Side.of(call.q[example, head], k, v, call.scale, self.dtype)
+        return Side.of(call.q[example, head], k, v, call.scale, self.space)
 
     def row_side(self, side: Side, part: Part, example: int, head: int) -> Side:
         """Return the matrices that the rows of global tokens are computed from."""
@@ -418,7 +466,7 @@ class _Heads:
         q, k, v = self.call.global_qkv
         kv_head = head // self.share
         q = q[example, head].index_select(0, rows)
-        return Side.of(q, k[example, kv_head], v[example, kv_head], self.call.scale, self.dtype)
+        return Side.of(q, k[example, kv_head], v[example, kv_head], self.call.scale, self.space)
 
     def add_gradients(
         self,
