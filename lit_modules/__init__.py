@@ -1,0 +1,1 @@
+"""Lightning modules, networks and the command line built on `sparse_patterns`."""

@@ -1,0 +1,317 @@
+"""The language model as a LightningModule: loss, metrics, speed, segment memory, generation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, Literal, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import sparse_patterns as sp
+from lit_modules.distributed import shard, sum_over_processes, world_size
+from lit_modules.generation import generate
+from lit_modules.memories import Memories
+from lit_modules.metrics.bits import BITS_NAMES, BitsPerUnit, NatsPerToken
+from lit_modules.metrics.throughput import Speed, peak_memory, training_flops
+from lit_modules.nn.decoder import Decoder
+from lit_modules.nn.patterns import resolve
+from lit_modules.optimization import configure_adamw
+
+__all__ = ["LanguageModel"]
+
+NOT_SCORED = -100
+"""Label of a token that is input only."""
+
+Batch = dict[str, Tensor]
+
+
+class LanguageModel(LightningModule):
+    """A causal language model on any sparse pattern.
+
+    A batch is a dict with `input_ids` and `labels`, int64 `(batch, length)`; labels are already
+    shifted, -100 where a token is not scored. Optional: `continues`, bool `(batch,)`, whether a row
+    continues the row of the batch before (for `memory`); `segment_ids`, int `(batch, length)`, for
+    a pattern with `SameDocument()`; `units_scored`, int `(batch,)`, the bytes or characters that
+    the scored tokens of a row stand for, where they are not one each.
+
+    Args:
+        vocabulary_size: Number of token ids.
+        unit: What bits are counted per: byte, character or token.
+        pattern: What attends to what: a registered name, or a config; later tokens are never seen.
+        layers: Number of layers.
+        heads: Attention heads of a layer.
+        width: Features of a token; a multiple of `heads`.
+        feedforward_width: Features inside the feed-forward; four times `width` by default.
+        positions: rotary (relative, any length) or learned (absolute, up to `max_length`).
+        max_length: Tokens of the longest sequence, for learned positions.
+        dropout: Share of embeddings and of each branch's output that is dropped in training.
+        attention_dropout: Share of attention probabilities that is dropped in training.
+        memory: Carry keys and values over consecutive segments of a stream, as far as the pattern
+            sees.
+        kernel: Attention kernel; auto takes the fastest that can serve.
+        checkpointing: Compute the inside of each layer twice instead of keeping it: less memory,
+            more time.
+        compile: Compile the network with torch.compile.
+        learning_rate: Peak learning rate; stages scale it and warm it up.
+        weight_decay: Decoupled weight decay of matrices.
+        betas: Decay of AdamW's running means of gradient and squared gradient.
+        max_new: Tokens that predict adds to each prompt.
+        temperature: Predict divides the logits by it; below 1 favours likely tokens.
+        top_k: Predict chooses among this many most likely tokens.
+        top_p: Predict chooses among the fewest tokens whose probabilities add up to this.
+        greedy: Predict chooses the most likely token.
+        sample_seed: Seed of predict's choices.
+
+    Raises:
+        ValueError: A number is out of range or the pattern is unknown.
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        unit: Literal["byte", "character", "token"] = "byte",
+        pattern: str | dict[str, Any] | sp.Pattern = "longformer-causal",
+        layers: int = 6,
+        heads: int = 8,
+        width: int = 256,
+        feedforward_width: int | None = None,
+        positions: Literal["rotary", "learned"] = "rotary",
+        max_length: int | None = None,
+        dropout: float = 0.1,
+        attention_dropout: float = 0.0,
+        memory: bool = False,
+        kernel: str = "auto",
+        checkpointing: bool = False,
+        compile: bool = False,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.01,
+        betas: tuple[float, float] = (0.9, 0.95),
+        max_new: int = 256,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        greedy: bool = False,
+        sample_seed: int | None = 0,
+    ) -> None:
+        super().__init__()
+        if unit not in BITS_NAMES:
+            raise ValueError(f"unit must be one of {', '.join(BITS_NAMES)}, got {unit!r}")
+        self.pattern = resolve(pattern)
+        # Only plain data in a checkpoint, so that it loads without running code.
+        self.save_hyperparameters(ignore=["pattern"])
+        self.save_hyperparameters({"pattern": sp.to_config(self.pattern)})
+        self.net: Decoder | None = None
+        self.window_scale = 1.0
+        self.bits_name = BITS_NAMES[unit]
+        self.metrics = nn.ModuleDict(
+            {
+                part: nn.ModuleDict({"loss": NatsPerToken(), self.bits_name: BitsPerUnit()})
+                for part in ("val", "test")
+            }
+        )
+        self._memories = Memories() if memory else None
+        self._speed = Speed()
+
+    # ---------------------------------------------------------------- the network
+
+    @property
+    def decoder(self) -> Decoder:
+        """The network, built where nothing has built it yet."""
+        self.configure_model()
+        assert self.net is not None
+        return self.net
+
+    def configure_model(self) -> None:
+        """Build the network, shard it where the strategy has a device mesh, and compile it."""
+        if self.net is not None:
+            return
+        h = self.hparams
+        net = Decoder(
+            h["vocabulary_size"],
+            layers=h["layers"],
+            heads=h["heads"],
+            width=h["width"],
+            pattern=self.pattern,
+            feedforward_width=h["feedforward_width"],
+            positions=h["positions"],
+            max_length=h["max_length"],
+            dropout=h["dropout"],
+            attention_dropout=h["attention_dropout"],
+            checkpointing=h["checkpointing"],
+            kernel=h["kernel"],
+        )
+        if h["memory"]:
+            net.memory_lengths()  # refuses patterns that allow none
+        net.set_window_scale(self.window_scale)
+        if self.device_mesh is not None:
+            shard(net, net.blocks, self.device_mesh)
+        if h["compile"]:
+            net.compile()
+        self.net = net
+
+    def set_window_scale(self, factor: float) -> None:
+        """Make every window `factor` times as wide as it was given at first.
+
+        Raises:
+            ValueError: `factor` is not positive.
+        """
+        self.decoder.set_window_scale(factor)
+        self.window_scale = factor
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Return logits `(batch, length, vocabulary_size)` for ids `(batch, length)`."""
+        logits: Tensor = self.decoder(input_ids).logits
+        return logits
+
+    def generate(self, prompt_ids: Tensor, max_new: int, **sampling: Any) -> Iterator[Tensor]:
+        """Continue a prompt token by token; see `lit_modules.generation.generate`."""
+        return generate(self.decoder, prompt_ids, max_new, **sampling)
+
+    # ---------------------------------------------------------------- steps
+
+    def _score(self, batch: Batch, part: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the nats, scored tokens and units of a batch, each a sum."""
+        memories = self._memories
+        given: dict[str, Any] = {}
+        if memories is not None:
+            given = memories.recall(part, batch)
+            given["keep"] = self.decoder.memory_lengths()
+        if "segment_ids" in batch:
+            given["segment_ids"] = batch["segment_ids"]
+        out = self.decoder(batch["input_ids"], **given)
+        if memories is not None:
+            memories.store(part, out.memory, batch["input_ids"].shape[1])
+        nats = F.cross_entropy(
+            out.logits.flatten(0, 1).float(),
+            batch["labels"].flatten(),
+            ignore_index=NOT_SCORED,
+            reduction="none",
+        )
+        tokens = (batch["labels"] != NOT_SCORED).sum()
+        exact = torch.float32 if nats.device.type == "mps" else torch.float64
+        return nats.sum(dtype=exact), tokens, _units(batch, tokens)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the mean loss, in nats per scored token, over the batches of all processes."""
+        nats, tokens, units = self._score(batch, "train")
+        sums = torch.stack((nats.detach(), tokens.to(nats.dtype), units.to(nats.dtype)))
+        all_nats, all_tokens, all_units = sum_over_processes(sums)
+        figures = {
+            "train/loss": all_nats / all_tokens,
+            f"train/{self.bits_name}": all_nats / math.log(2) / all_units,
+        }
+        self.log_dict(figures, prog_bar=True, batch_size=len(batch["input_ids"]))
+        # Gradients are averaged over processes: weighted by tokens, that is the mean over all of
+        # them.
+        return (nats * world_size() / all_tokens.clamp(min=1)).float()
+
+    def _metrics(self, part: str) -> dict[str, NatsPerToken]:
+        metrics = self.metrics[part]
+        assert isinstance(metrics, nn.ModuleDict)
+        return cast(dict[str, NatsPerToken], dict(metrics.items()))
+
+    def _evaluate(self, batch: Batch, part: str) -> None:
+        nats, tokens, units = self._score(batch, part)
+        counts = {"loss": tokens, self.bits_name: units}
+        for name, metric in self._metrics(part).items():
+            metric.update(nats, counts[name])
+            self.log(f"{part}/{name}", metric, prog_bar=True, batch_size=len(batch["input_ids"]))
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add a batch to `val/loss` and the bits per unit."""
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add a batch to `test/loss` and the bits per unit."""
+        self._evaluate(batch, "test")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return prompts and what follows them, int64 `(batch, length + max_new)`."""
+        h = self.hparams
+        sampling = {name: h[name] for name in ("temperature", "top_k", "top_p", "greedy")}
+        seed = None if h["sample_seed"] is None else h["sample_seed"] + batch_idx
+        new = self.generate(batch["input_ids"], h["max_new"], seed=seed, **sampling)
+        return torch.cat((batch["input_ids"], *(token[:, None] for token in new)), dim=1)
+
+    def configure_optimizers(self) -> Any:
+        """Return AdamW and the learning rate of the stages."""
+        h = self.hparams
+        return configure_adamw(
+            self,
+            learning_rate=h["learning_rate"],
+            weight_decay=h["weight_decay"],
+            betas=tuple(h["betas"]),
+        )
+
+    # ---------------------------------------------------------------- speed
+
+    def on_train_epoch_start(self) -> None:
+        """Start the clock."""
+        self._speed.start()
+
+    def on_validation_end(self) -> None:
+        """Leave validation out of the speed of training."""
+        self._speed.start()
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Log the speed and the peak memory."""
+        net, ids = self.decoder, batch["input_ids"]
+        flops = training_flops(
+            net.pattern,
+            batch=ids.shape[0],
+            length=ids.shape[1],
+            layers=len(net.blocks),
+            heads=net.heads,
+            head_dim=net.head_dim,
+            matmul_weights=net.matmul_weights,
+            memory_lengths=net.memory_lengths() if self._memories is not None else None,
+        )
+        self._speed.stop(ids.numel() * world_size(), flops * world_size())
+        tokens_per_second, flops_per_second = self._speed.rates()
+        self.log("train/tokens_per_second", tokens_per_second, prog_bar=True)
+        self.log("train/flops_per_second", flops_per_second)
+        self.log("train/peak_memory_mib", peak_memory(self.device) / 2**20)
+
+    # ---------------------------------------------------------------- memory and checkpoints
+
+    def on_train_start(self) -> None:
+        """Move a memory that was loaded to where the model is."""
+        if self._memories is not None:
+            self._memories.to(self.device)
+
+    def on_validation_epoch_start(self) -> None:
+        """Start the streams of the validation part anew."""
+        if self._memories is not None:
+            self._memories.reset("val")
+
+    def on_test_epoch_start(self) -> None:
+        """Start the streams of the test part anew."""
+        if self._memories is not None:
+            self._memories.reset("test")
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Note the memory at each optimizer step, from which a resumed run goes on."""
+        if self._memories is not None:
+            self._memories.note(self.trainer.global_step)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save the scale of the windows and the memory of every process."""
+        state: dict[str, Any] = {"window_scale": self.window_scale}
+        if self._memories is not None:
+            state["memory"] = self._memories.state_dict(self.trainer.global_step)
+        checkpoint["language_model"] = state
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over the scale of the windows and this process's memory."""
+        state = checkpoint.get("language_model", {})
+        self.set_window_scale(state.get("window_scale", 1.0))
+        if self._memories is not None and "memory" in state:
+            self._memories.load_state_dict(state["memory"], self.global_rank)
+
+
+def _units(batch: Batch, tokens: Tensor) -> Tensor:
+    return batch["units_scored"].sum() if "units_scored" in batch else tokens

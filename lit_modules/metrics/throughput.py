@@ -1,0 +1,120 @@
+"""How fast a model trains: tokens and model FLOPs per second, and peak memory."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections import deque
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+import sparse_patterns as sp
+
+__all__ = ["Speed", "peak_memory", "training_flops"]
+
+
+def training_flops(
+    pattern: sp.Pattern,
+    *,
+    batch: int,
+    length: int,
+    layers: int,
+    heads: int,
+    head_dim: int,
+    matmul_weights: int,
+    memory_lengths: tuple[int, ...] | None = None,
+) -> int:
+    """Return the floating-point operations of one training step that the model calls for.
+
+    What an implementation computes beyond that (masked pairs of a tile, checkpointed layers again)
+    does not count.
+
+    Args:
+        pattern: The pattern of all layers.
+        batch: Sequences.
+        length: Tokens of a sequence.
+        layers: Number of layers.
+        heads: Heads of a layer.
+        head_dim: Size of a head.
+        matmul_weights: Weights that every token is multiplied by, the output projection included.
+        memory_lengths: Tokens of memory before the sequence, one number per layer.
+    """
+    memory_lengths = memory_lengths or (0,) * layers
+    attention = sum(
+        _attention_flops(pattern, length, memory, heads, head_dim, layer, layers)
+        for layer, memory in enumerate(memory_lengths)
+    )
+    # One product of a weight forward, two backward: with the input and with the weight.
+    return batch * (attention + 6 * matmul_weights * length)
+
+
+@lru_cache(maxsize=1024)
+def _attention_flops(
+    pattern: sp.Pattern,
+    length: int,
+    memory: int,
+    heads: int,
+    head_dim: int,
+    layer: int,
+    layers: int,
+) -> int:
+    plan = sp.plan(
+        pattern,
+        length,
+        length + memory,
+        heads=heads,
+        head_dim=head_dim,
+        layer=layer,
+        layers=layers,
+    )
+    return plan.flops + plan.backward_flops
+
+
+class Speed:
+    """Rates over the last batches, waiting for data included and validation left out.
+
+    Args:
+        window: Number of batches.
+    """
+
+    def __init__(self, window: int = 50) -> None:
+        self._batches: deque[tuple[float, int, int]] = deque(maxlen=window)
+        self._mark: float | None = None
+
+    def start(self) -> None:
+        """Start the clock, at first and after a pause that does not count."""
+        self._mark = time.perf_counter()
+
+    def stop(self, tokens: int, flops: int) -> None:
+        """Count a batch that ends now."""
+        now = time.perf_counter()
+        if self._mark is not None:
+            self._batches.append((now - self._mark, tokens, flops))
+        self._mark = now
+
+    def rates(self) -> tuple[float, float]:
+        """Return tokens per second and FLOPs per second, 0 before the first batch."""
+        seconds = sum(batch[0] for batch in self._batches)
+        if not seconds:
+            return 0.0, 0.0
+        tokens = sum(batch[1] for batch in self._batches)
+        flops = sum(batch[2] for batch in self._batches)
+        return tokens / seconds, flops / seconds
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most memory in use so far, in bytes: of the GPU, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    # On Linux `ru_maxrss` starts from the process this one was forked from; its own account does
+    # not.
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,1 @@
+"""Networks on `sparse_patterns.attention`, free of Lightning."""

@@ -1,0 +1,106 @@
+"""What a decoder asks of a pattern: by any name, causal, and with a known reach into the past."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import sparse_patterns as sp
+from sparse_patterns.algebra import bind
+from sparse_patterns.reach import look_ahead, normal_form
+
+__all__ = ["causal", "memory_lengths", "resolve"]
+
+PatternLike = str | Mapping[str, Any] | sp.Pattern
+"""A registered name, a config (`sp.to_config`), or a pattern."""
+
+
+def resolve(pattern: PatternLike) -> sp.Pattern:
+    """Return the pattern that a name or a config stands for.
+
+    Raises:
+        ValueError: The name or the config is unknown; the message suggests near ones.
+        TypeError: Something else was given.
+    """
+    return sp.from_config(pattern)
+
+
+def causal(pattern: sp.Pattern) -> sp.Pattern:
+    """Return the pattern without the pairs whose key lies after the query.
+
+    The same set as `pattern & Causal()`, with windows cut instead of intersected: kernels know what
+    to do with a one-sided window.
+    """
+    if isinstance(pattern, sp.Window):
+        return dataclasses.replace(pattern, right=0)
+    if isinstance(pattern, sp.Union | sp.PerHead | sp.PerLayer):
+        return pattern.with_children([causal(part) for part in pattern.children()])
+    if isinstance(pattern, sp.Intersection):
+        if any(_is_causal(part) for part in pattern.parts):
+            return pattern
+        # One causal part makes the whole causal: prefer a window, which costs nothing.
+        for index, part in enumerate(pattern.parts):
+            if isinstance(part, sp.Window):
+                parts = [*pattern.parts[:index], causal(part), *pattern.parts[index + 1 :]]
+                return pattern.with_children(parts)
+    return pattern & sp.Causal()
+
+
+def _is_causal(part: sp.Pattern) -> bool:
+    return isinstance(part, sp.Causal) or (isinstance(part, sp.Window) and part.right == 0)
+
+
+def memory_lengths(pattern: sp.Pattern, *, heads: int, layers: int) -> tuple[int, ...]:
+    """Return how many earlier tokens some query of each layer can see: what a memory must hold.
+
+    Args:
+        pattern: A causal pattern.
+        heads: Number of query heads.
+        layers: Number of layers of the model.
+
+    Returns:
+        Tokens, one number per layer.
+
+    Raises:
+        ValueError: What the pattern sees has no limit, or depends on more than the distance between
+            query and key, so that it means something else in each segment of a stream.
+    """
+    lengths = []
+    for layer in range(layers):
+        furthest = 0.0
+        for one in bind(pattern, heads=heads, layer=layer, layers=layers):
+            for atom in one.walk():
+                if not atom.children() and not isinstance(atom, _OF_DISTANCE):
+                    raise ValueError(
+                        "memory needs a pattern of distances (Window, Causal, Full, Strided), got "
+                        f" {atom!r} in layer {layer}: it means other keys in each segment"
+                    )
+            flat = normal_form(one)
+            assert look_ahead(flat) is None, "the decoder makes its pattern causal"
+            behind = _furthest_behind(flat)
+            if math.isinf(behind):
+                raise ValueError(
+                    f"memory needs a pattern with a limit, got {one!r} in layer {layer}, which "
+                    "sees everything before the query; write Window.before(tokens)"
+                )
+            furthest = max(furthest, behind)
+        lengths.append(int(furthest))
+    return tuple(lengths)
+
+
+_OF_DISTANCE = (sp.Window, sp.Causal, sp.Full, sp.Strided)
+
+
+def _furthest_behind(pattern: sp.Pattern) -> float:
+    """Return a bound on `query - key` of a bound pattern in normal form."""
+    if isinstance(pattern, sp.Window):
+        return float(pattern.left * pattern.dilation)
+    if isinstance(pattern, sp.Union):
+        return max(_furthest_behind(part) for part in pattern.parts)
+    if isinstance(pattern, sp.Intersection):
+        return min(_furthest_behind(part) for part in pattern.parts)
+    if isinstance(pattern, sp.Complement) and isinstance(pattern.part, sp.Causal):
+        return -1.0
+    return math.inf
