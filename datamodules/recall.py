@@ -70,39 +70,37 @@ class RecallBatches:
         a, rows = self.alphabet, self.rows
         tokens = torch.randint(a.noise, (rows, self.length), generator=random) + a.keys + a.values
         labels = torch.full((rows, self.length), IGNORE)
-        # The keys of a row differ, so each has one value; the first ones are asked for in an order
-        # of their own.
+        # The keys of a row differ, so that each has one value.
         keys = torch.rand(rows, a.keys, generator=random).argsort(1)[:, : self.pairs]
         values = torch.randint(a.values, (rows, self.pairs), generator=random) + a.keys
-        asked = torch.rand(rows, self.pairs, generator=random).argsort(1)[:, : self.queries]
+        asked = torch.randint(self.pairs, (rows, self.queries), generator=random)
         slack = self.length - shortest(self.pairs, self.queries, self.distance)
         start = torch.randint(slack + 1, (rows, 1), generator=random)
         shown_at = start + 2 * torch.arange(self.pairs)
-        asked_at = shown_at[:, -1:] + 1 + self.distance + 2 * torch.arange(self.queries)
-        answers = values.gather(1, asked)
+        asked_at = shown_at[:, -1:] + 1 + self.distance + torch.arange(self.queries)
         tokens.scatter_(1, shown_at, keys)
         tokens.scatter_(1, shown_at + 1, values)
         tokens.scatter_(1, asked_at, keys.gather(1, asked))
-        tokens.scatter_(1, asked_at[:, :-1] + 1, answers[:, :-1])
-        labels.scatter_(1, asked_at, answers)
+        labels.scatter_(1, asked_at, values.gather(1, asked))
         mine = list(self.shard.rows(rows))
         return LanguageModelBatch(input_ids=tokens[mine], labels=labels[mine])
 
 
 @register("recall")
 class Recall(LanguageModelData):
-    """Recall a value shown long ago: key-value pairs, noise, then a key whose value is the answer.
+    """Recall what was shown long ago: key-value pairs, noise, then keys whose values are asked for.
 
-    A row is ``k3 v5 k0 v1  n2 n0 ... n7  k0 [v1] k3 [v5]``; only the answers in brackets are
-    scored, the last one is not part of the input. The first key asked for stands `distance`
-    positions after the last value shown: every answer lies at least so far back, so a model that
-    sees less than `distance` positions back can only guess, at log2(values) bits, and one that sees
-    ``distance + 2 * pairs`` or more can know. There is no text: all data is drawn from the seed.
+    A row is ``k3 v5 k0 v1  n2 n0 ... n7  k0 k3 k3``. Only the predictions at the last keys are
+    scored, here v1, v5 and v5; they are no part of the input. The first key asked for stands
+    `distance` positions after the last value shown: every answer lies at least so far back. So a
+    model that sees less than `distance` positions back can only guess, at log2(values) bits, and
+    one that sees ``distance + 2 * pairs + queries`` or more can know. There is no text: all data
+    is drawn from the seed.
 
     Args:
         distance: Positions from the last value shown to the first key asked for.
         pairs: Key-value pairs shown.
-        queries: Keys asked for, each at most once.
+        queries: Keys asked for, each drawn from those shown.
         keys: Different keys there are.
         values: Different values there are.
         noise: Different tokens that noise is made of.
@@ -119,8 +117,8 @@ class Recall(LanguageModelData):
     def __init__(
         self,
         distance: int = 1000,
-        pairs: int = 4,
-        queries: int = 4,
+        pairs: int = 1,
+        queries: int = 16,
         keys: int = 8,
         values: int = 8,
         noise: int = 8,
@@ -136,8 +134,6 @@ class Recall(LanguageModelData):
         check_at_least(2, values=values)
         check_at_least(pairs, keys=keys)
         check_at_least(1, train_batches=train_batches, eval_batches=eval_batches)
-        if queries > pairs:
-            raise ValueError(f"queries must be <= pairs, which is {pairs}, got {queries}")
         least = shortest(pairs, queries, distance)
         super().__init__(
             least if sequence_length is None else sequence_length,
@@ -233,4 +229,4 @@ class Recall(LanguageModelData):
 
 def shortest(pairs: int, queries: int, distance: int) -> int:
     """Return the tokens of a row without any to spare."""
-    return 2 * pairs + distance + 2 * queries - 1
+    return 2 * pairs + distance + queries - 1

@@ -1,5 +1,6 @@
 """Text data sets: what is too short, what evaluation covers, and what the cache is keyed by."""
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,21 @@ def test_all_processes_can_prepare(path: Path) -> None:
     data = TextFiles(str(path), sequence_length=50, batch_size=17)
     data.setup("fit")
     assert len(data.train_source(ALONE)) == 1
+
+
+def test_text_is_never_all_in_memory(tmp_path: Path) -> None:
+    size = 40_000_000
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(size)
+    data = TextFiles(str(tmp_path / "large"))
+    tracemalloc.start()
+    try:
+        data.prepare_data()
+        data.setup()
+        next(iter(data.train_dataloader()))
+        assert tracemalloc.get_traced_memory()[1] < size / 4
+    finally:
+        tracemalloc.stop()
+    split = data.split("train")
+    assert split is not None
+    assert len(split.tokens) == 0.9 * size

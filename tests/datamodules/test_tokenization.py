@@ -1,6 +1,7 @@
 """Text to tokens and back; pieces give what the whole gives; foreign bytes are named."""
 
 import array
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,6 +104,12 @@ def test_json_counts_bytes_that_are_dropped(tmp_path: Path) -> None:
     ids, units = encoded(JsonTokenizer(str(tmp_path / "t.json")), "\n \n  a   word  a\n", 3)
     assert ids == [0, 1, 0]
     assert sum(units) == len("\n \n  a   word  a\n")
+
+
+def test_json_says_what_to_install(tokenizer_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(ImportError, match=r"needs the tokenizers library: pip install 'sparse-p"):
+        JsonTokenizer(tokenizer_file).encode("x")
 
 
 def test_json_fingerprint_and_errors(tokenizer_file: str, tmp_path: Path) -> None:
