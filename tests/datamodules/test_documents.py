@@ -79,3 +79,16 @@ def test_the_digest_of_a_large_file_is_remembered_until_it_changes(
     path.write_text("after!")
     os.utime(path, (1_000_001, 1_000_001))
     assert Document(path, "x").digest(tmp_path) != first
+
+
+def test_a_file_that_was_just_written_may_change_within_its_time_stamp(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(documents, "_LARGE", 1)
+    path = tmp_path / "x"
+    path.write_text("before")
+    stamp = path.stat().st_mtime_ns
+    first = Document(path, "x").digest(tmp_path)
+    path.write_text("after!")
+    os.utime(path, ns=(stamp, stamp))
+    assert Document(path, "x").digest(tmp_path) != first

@@ -74,14 +74,15 @@ def test_random_windows_are_consecutive_and_reach_both_ends(make_split) -> None:
     assert len(RandomWindows(make_split(101), length=4, rows=5, seed=0)) == 5
 
 
-def test_random_windows_differ_by_number_stage_and_seed_alone(make_split) -> None:
+@pytest.mark.parametrize("kind", [RandomWindows, Streams])
+def test_batches_differ_by_number_stage_and_seed_alone(make_split, kind) -> None:
     split = make_split(1000)
-    base = RandomWindows(split, 8, 4, seed=1, stage=2)
-    assert_equal(base[5], RandomWindows(split, 8, 4, seed=1, stage=2)[5])
+    base = kind(split, 8, 4, seed=1, stage=2)
+    assert_equal(base[5], kind(split, 8, 4, seed=1, stage=2)[5])
     others = [
         base[6],
-        RandomWindows(split, 8, 4, seed=1, stage=3)[5],
-        RandomWindows(split, 8, 4, seed=2, stage=2)[5],
+        kind(split, 8, 4, seed=1, stage=3)[5],
+        kind(split, 8, 4, seed=2, stage=2)[5],
     ]
     assert all((other["input_ids"] != base[5]["input_ids"]).any() for other in others)
 

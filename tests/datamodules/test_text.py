@@ -72,10 +72,12 @@ def test_token_files_are_keyed_by_content_and_settings(path: Path, cache: Path) 
     assert folders() == 1, "what does not change the tokens does not write them again"
     TextFiles(str(elsewhere), val_fraction=0.1).prepare_data()
     assert folders() == 2
+    TextFiles(str(elsewhere), val_fraction=0.1, separator="").prepare_data()
+    assert folders() == 3
     elsewhere.write_bytes(bytes(range(125))[::-1] * 8)
     changed = TextFiles(str(elsewhere))
     changed.prepare_data()
-    assert folders() == 3
+    assert folders() == 4
     split = changed.split("train")
     assert split is not None
     assert split.tokens.read(0, 3).tolist() == [124, 123, 122]

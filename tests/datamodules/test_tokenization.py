@@ -106,6 +106,12 @@ def test_json_counts_bytes_that_are_dropped(tmp_path: Path) -> None:
     assert sum(units) == len("\n \n  a   word  a\n")
 
 
+def test_bytes_of_tokens_add_up_whatever_the_order_of_their_beginnings() -> None:
+    assert tokenization._bytes_of_tokens("aä茶b", [0, 1, 1, 2, 3]) == [1, 0, 2, 3, 1]
+    assert tokenization._bytes_of_tokens("  aä茶", [2, 4, 3]) == [5, 0, 3]
+    assert tokenization._bytes_of_tokens("x", []) == []
+
+
 def test_json_says_what_to_install(tokenizer_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(ImportError, match=r"needs the tokenizers library: pip install 'sparse-p"):
