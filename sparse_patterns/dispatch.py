@@ -26,7 +26,8 @@ def choose(request: Request, made: Plan, kernel: str = "auto") -> Kernel:
         kernel: A name, which is honoured or refused, or "auto": the fastest by declared rates.
 
     Raises:
-        ValueError: There is no kernel of that name, or it cannot serve the request; with all its reasons.
+        ValueError: There is no kernel of that name, or it cannot serve the request; with all its
+            reasons.
     """
     if kernel != "auto":
         reasons = get_kernel(kernel).why_not(request)

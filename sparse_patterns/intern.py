@@ -16,19 +16,18 @@ _keys: OrderedDict[Pattern, str] = OrderedDict()
 _rules: dict[Pattern, str] = {}
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@torch.compiler.assume_constant_result
 def intern(pattern: Pattern) -> str:
-    """Return the string of a pattern: its configuration, or a number of this process for one with a `Rule`."""
+    """Return the string of a pattern.
+
+    Its configuration, or a number of this process for one with a `Rule`.
+    """
     if uses(pattern, Rule):
         key = _rules.setdefault(pattern, f"rule-{len(_rules)}")
         _kept.setdefault(key, pattern)
         return key
     if pattern not in _keys:
-        try:
-            from sparse_patterns.codec import to_config
-        except ImportError:
-            _keep(pattern, repr(pattern))
-            return _keys[pattern]
+        from sparse_patterns.codec import to_config
 
         _keep(pattern, json.dumps(to_config(pattern)))
     return _keys[pattern]
@@ -55,5 +54,5 @@ def _keep(pattern: Pattern, key: str) -> None:
     _keys[pattern] = key
     _kept[key] = pattern
     while len(_keys) > _MAX_KEPT:
-        old, its_key = _keys.popitem(last=False)
+        _, its_key = _keys.popitem(last=False)
         _kept.pop(its_key, None)

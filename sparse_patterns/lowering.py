@@ -1,6 +1,7 @@
 """Lowering: from the terms of one head's pattern to disjoint parts made of runs of tiles.
 
-Cost in time and memory grows with the visible blocks; a term with pairs that must be evaluated one by one
+Cost in time and memory grows with the visible blocks; a term with pairs that must be evaluated one
+by one
 (a `Rule`, an overlap with an earlier term) costs as much as the tiles its bounds leave.
 """
 
@@ -41,9 +42,12 @@ STACK_FROM = 8
 def lower(pattern: Pattern, q_len: int, kv_len: int, q_offset: int) -> tuple[Part, ...]:
     """Return the parts of one head's bound pattern for one shape.
 
-    The rows of global tokens known before the call are a part of their own, last, with `queries` set; the
-    other parts may compute these rows too, and what they find is to be dropped. Per-example global columns
-    are a part with `dynamic` set whose keys are filled in at the call; so are per-example rows, which are
+    The rows of global tokens known before the call are a part of their own, last, with `queries`
+    set; the
+    other parts may compute these rows too, and what they find is to be dropped. Per-example global
+    columns
+    are a part with `dynamic` set whose keys are filled in at the call; so are per-example rows,
+    which are
     not listed here.
     """
     if not q_len or not kv_len:
@@ -104,18 +108,24 @@ def alternatives(pattern: Pattern) -> tuple[Pattern, ...]:
 
 
 def _batch_columns(term: Term, earlier: list[Term], q_len: int) -> Part:
-    """Return the part whose keys are each example's global tokens, `keys` of every run being 0 for now."""
+    """Return the part whose keys are each example's global tokens.
+
+    `keys` of every run being 0 for now.
+    """
     tiles, left = divmod(q_len, MAX_ROWS)
-    runs = (
+    whole = (
         Run(tiles, MAX_ROWS, 0, 0, 1, MAX_ROWS, 0, 1, 0),
         Run(1, left, 0, tiles * MAX_ROWS, 1, 0, 0, 1, 0),
     )
-    runs = tuple(run for run in runs if run.tiles and run.rows)
+    runs = tuple(run for run in whole if run.tiles and run.rows)
     return Part("batch columns", runs, dynamic=without(term, earlier))
 
 
 def _evaluate(pattern: Pattern, q: Tensor, k: Tensor, kv_len: int) -> Tensor:
-    """Return the visible pairs of tiles: `(tiles, rows)` and `(tiles, keys)` to `(tiles, rows, keys)`."""
+    """Return the visible pairs of tiles.
+
+    `(tiles, rows)` and `(tiles, keys)` to `(tiles, rows, keys)`.
+    """
     rows = q.shape[1]
     out = torch.empty(q.shape[0], rows, k.shape[1], dtype=torch.bool)
     scene = Scene(kv_len)
@@ -136,9 +146,12 @@ def _tile_rows(width: float, listed: bool) -> int:
 def _edges(
     term: Term, q: Tensor, kv_len: int, step: int, height: int
 ) -> tuple[Tensor, Tensor] | None:
-    """Cut the queries of a window much shorter than the sequence: each end of the sequence is one tile.
+    """Cut the queries of a window much shorter than the sequence.
 
-    There the windows stick out by a different amount in every row, so that many small tiles would share
+    Each end of the sequence is one tile.
+
+    There the windows stick out by a different amount in every row, so that many small tiles would
+    share
     nothing. Returns what `_cut_queries` does, or None where the window is not of that kind.
     """
     if term.blocks or term.columns or step > MAX_STEP_WITH_EDGES or term.left < 0 or term.right < 0:
@@ -151,7 +164,9 @@ def _edges(
     starts, rows = [], []
     for residue in range(step):
         length = (q.numel() - residue + step - 1) // step
-        cuts = torch.tensor([0, *range(first, length - last, height), length - last, length]).unique()
+        cuts = torch.tensor(
+            [0, *range(first, length - last, height), length - last, length]
+        ).unique()
         starts.append(residue + cuts[:-1] * step)
         rows.append(cuts.diff())
     return torch.cat(starts), torch.cat(rows)
@@ -189,7 +204,10 @@ def _cut_queries(
 
 
 def _interval_part(term: Term, earlier: list[Term], q: Tensor, kv_len: int) -> Part:
-    """Lower a term whose queries each see an interval of the keys, of every `dilation`-th key or of a list."""
+    """Lower a term whose queries each see an interval of the keys.
+
+    Of every `dilation`-th key or of a list.
+    """
     listed = term.key_list(kv_len)
     step = 1 if listed is not None else term.dilation
     low, high = term.bounds(q, kv_len)
@@ -206,6 +224,42 @@ def _interval_part(term: Term, earlier: list[Term], q: Tensor, kv_len: int) -> P
     height = _tile_rows(float(widths.float().mean()), listed is not None)
     starts, rows = _cut_queries(term, q, kv_len, step, height)
 
+    groups = [
+        _interval_tiles(term, earlier, q, low, high, listed, kv_len, starts[some], rows[some])
+        for some in (rows <= height, rows > height)
+        if some.any()
+    ]
+    runs = _concatenate(groups).to_runs()
+    dynamic = without(term, earlier) if term.dynamic else None
+    documents = term.documents and not term.dynamic
+    return Part(name, runs, listed, step=step, documents=documents, dynamic=dynamic)
+
+
+def _interval_tiles(
+    term: Term,
+    earlier: list[Term],
+    q: Tensor,
+    low: Tensor,
+    high: Tensor,
+    listed: Tensor | None,
+    kv_len: int,
+    starts: Tensor,
+    rows: Tensor,
+) -> Tiles:
+    """Return tiles of about one height, with exact masks unless the term is evaluated at the call.
+
+    Args:
+        term: The term.
+        earlier: Terms whose pairs are taken out.
+        q: int64 query positions.
+        low: int64, the first key that each query sees, in the order of the keys or the list.
+        high: int64, the last key.
+        listed: The list of keys, or None.
+        kv_len: Number of keys.
+        starts: int64 `(tiles,)`, first query row.
+        rows: int64 `(tiles,)`, number of rows.
+    """
+    step = 1 if listed is not None else term.dilation
     # Rows of every tile, padded to the tallest: the first and last key each sees.
     offset = torch.arange(int(rows.max()))
     index = (starts[:, None] + offset * step).clamp(max=q.numel() - 1)
@@ -232,10 +286,6 @@ def _interval_part(term: Term, earlier: list[Term], q: Tensor, kv_len: int) -> P
     last = last.masked_fill(~(some & inside[source]), -1)
 
     exact = bool(term.rest) or (listed is not None and term.dilation > 1)
-    if term.dynamic:
-        dynamic = without(term, earlier)
-        _share_masks(tiles, first, last)
-        return Part(name, tiles.to_runs(), listed, step=step, dynamic=dynamic)
     evaluate = torch.full_like(keep[source], exact)
     k_stop = k_start + (keys - 1) * step
     token_first, token_last = (
@@ -246,9 +296,9 @@ def _interval_part(term: Term, earlier: list[Term], q: Tensor, kv_len: int) -> P
             other, q[tiles.q_start], _last(q, tiles), token_first, token_last, kv_len
         )
     _share_masks(tiles, first, last)
-    if evaluate.any():
-        tiles = _evaluate_tiles(tiles, evaluate, without(term, earlier), q, listed, kv_len)
-    return Part(name, tiles.to_runs(), listed, step=step, documents=term.documents)
+    if term.dynamic or not evaluate.any():
+        return tiles
+    return _evaluate_tiles(tiles, evaluate, without(term, earlier), q, listed, kv_len)
 
 
 def _last(q: Tensor, tiles: Tiles) -> Tensor:
@@ -269,7 +319,10 @@ def _may_overlap(
 
 
 def _share_masks(tiles: Tiles, first: Tensor, last: Tensor) -> None:
-    """Set kinds and masks from the first and last column that each row sees, -1 and -1 where there is no row."""
+    """Set kinds and masks from the first and last column that each row sees.
+
+    -1 and -1 where there is no row.
+    """
     height = first.shape[1]
     full = ((first <= 0) & ((last == tiles.keys[:, None] - 1) | (first < 0))).all(1)
     generator = torch.Generator().manual_seed(0)
@@ -307,7 +360,10 @@ def _evaluate_tiles(
 
 
 def _with_masks(tiles: Tiles, mask: Tensor) -> Tiles:
-    """Give tiles of one shape their masks: dropped where empty, none where full, shared where few differ."""
+    """Give tiles of one shape their masks.
+
+    Dropped where empty, none where full, shared where few differ.
+    """
     count = tiles.q_start.numel()
     flat = mask.reshape(count, -1)
     generator = torch.Generator().manual_seed(1)
@@ -345,19 +401,27 @@ def _select(tiles: Tiles, which: Tensor) -> Tiles:
 
 
 def _concatenate(groups: list[Tiles]) -> Tiles:
-    kinds, masks = [], []
+    kinds: list[Tensor] = []
+    masks: list[Tensor | None] = []
     for group in groups:
         kinds.append(group.kind + len(masks))
         masks.extend(group.masks)
-    columns = [
-        torch.cat([getattr(group, name) for group in groups])
-        for name in ("q_start", "rows", "k_start", "keys")
-    ]
-    return Tiles(*columns, torch.cat(kinds), masks, groups[0].step)
+    return Tiles(
+        torch.cat([group.q_start for group in groups]),
+        torch.cat([group.rows for group in groups]),
+        torch.cat([group.k_start for group in groups]),
+        torch.cat([group.keys for group in groups]),
+        torch.cat(kinds),
+        masks,
+        groups[0].step,
+    )
 
 
 def _layout_parts(term: Term, earlier: list[Term], q: Tensor, kv_len: int) -> list[Part]:
-    """Lower a term given by a table of blocks: each tile gathers the key blocks of its block row."""
+    """Lower a term given by a table of blocks.
+
+    Each tile gathers the key blocks of its block row.
+    """
     layout = term.layout
     assert isinstance(layout, BoundRandomBlocks | BlockTable)
     block = layout.block

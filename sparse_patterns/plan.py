@@ -31,7 +31,8 @@ class Group:
         parts: Disjoint parts that together are the pattern.
         row_tokens: Tokens whose rows are computed apart (see `lowering.lower`), as positions.
         batch_rows: Whether the rows of each example's global tokens are computed apart.
-        visible: Visible pairs of one head. Tensors of the batch are not known to the plan: documents count as
+        visible: Visible pairs of one head. Tensors of the batch are not known to the plan:
+            documents count as
             one, and per-example global tokens as none.
         reach: How far back and how far forward a query sees, in tokens.
     """
@@ -46,7 +47,10 @@ class Group:
 
     @property
     def order(self) -> tuple[int, ...]:
-        """Dilation of the token order of each part: part `p` takes tokens by residue modulo `order[p]`."""
+        """Dilation of the token order of each part.
+
+        Part `p` takes tokens by residue modulo `order[p]`.
+        """
         return tuple(part.step for part in self.parts)
 
     @property
@@ -79,7 +83,10 @@ class Plan:
 
     @cached_property
     def visible(self) -> int:
-        """Visible (query, key) pairs over all heads of one example, exact for what the plan knows."""
+        """Visible (query, key) pairs over all heads of one example.
+
+        Exact for what the plan knows.
+        """
         return sum(len(group.heads) * group.visible for group in self.groups)
 
     @cached_property
@@ -95,16 +102,24 @@ class Plan:
 
     @property
     def flops(self) -> int:
-        """Floating-point operations of one example's forward pass on visible pairs: two products of a pair."""
+        """Floating-point operations of one example's forward pass on visible pairs.
+
+        Two products of a pair.
+        """
         return 4 * self.head_dim * self.visible
 
     @property
     def backward_flops(self) -> int:
-        """Floating-point operations of the backward pass: five products of a pair, one of them again."""
+        """Floating-point operations of the backward pass.
+
+        Five products of a pair, one of them again.
+        """
         return 10 * self.head_dim * self.visible
 
     def bytes(self, element_size: int = 4) -> int:
-        """Bytes read and written by one example's forward pass: every tile's queries, keys, values, output.
+        """Bytes read and written by one example's forward pass.
+
+        Every tile's queries, keys, values, output.
 
         Args:
             element_size: Bytes of an element.
@@ -158,7 +173,8 @@ def plan(
 ) -> Plan:
     """Return the plan of a pattern for a shape, from the cache where it was made before.
 
-    Time and memory grow with the visible blocks; pairs of a `Rule` are evaluated one by one wherever the rest
+    Time and memory grow with the visible blocks; pairs of a `Rule` are evaluated one by one
+    wherever the rest
     of the pattern leaves some.
 
     Args:
@@ -251,7 +267,10 @@ def _measure(parts: tuple[Part, ...], q_len: int, q_offset: int) -> tuple[int, t
 
 
 def _row_extent(mask: Tensor | None, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the first key, the last key and the number of keys that each row sees, `(tiles, rows or 1)`."""
+    """Return the first key, the last key and the number of keys that each row sees, `(tiles.
+
+    Rows or 1)`.
+    """
     if mask is None:
         number = torch.tensor([[keys.shape[1]]])
         return keys.amin(1, keepdim=True), keys.amax(1, keepdim=True), number

@@ -1,10 +1,13 @@
 """Runs: equal tiles at equal distances, the unit that kernels execute.
 
-A *tile* is some rows of queries against some keys. A *run* is a number of tiles of one shape whose first
-query and first key advance by constant steps, so that a kernel can view all of them in place as one batch:
+A *tile* is some rows of queries against some keys. A *run* is a number of tiles of one shape whose
+first
+query and first key advance by constant steps, so that a kernel can view all of them in place as
+one batch:
 
     query of tile t, row i:   q_start + t * q_tile + i * q_step      (an index of a query row)
-    key of tile t, column c:  k_start + t * k_tile + c * k_step      (an index of a key, or of a key list)
+    key of tile t, column c:  k_start + t * k_tile + c * k_step      (an index of a key, or of a
+    key list)
 """
 
 from __future__ import annotations
@@ -91,9 +94,11 @@ class Part:
     Attributes:
         name: What the part is, for people: "window", "columns", "blocks", "rows", ...
         runs: The runs.
-        keys: int64 `(n,)`, the list of keys that runs index, possibly repeated; None: all of them, in order.
+        keys: int64 `(n,)`, the list of keys that runs index, possibly repeated; None: all of them,
+            in order.
         queries: int64 `(n,)`, the list of query rows that runs index; None: all of them, in order.
-        step: Distance in tokens between neighbouring keys of a tile: the dilation of the order used.
+        step: Distance in tokens between neighbouring keys of a tile: the dilation of the order
+            used.
         documents: Whether pairs of different documents are to be taken out at the call.
         dynamic: Pattern to be evaluated on each tile at the call, where it depends on the example.
     """
@@ -122,7 +127,8 @@ class Tiles:
         k_start: int64 `(tiles,)`, first key.
         keys: int64 `(tiles,)`, number of keys.
         kind: int64 `(tiles,)`; tiles of one kind have equal masks, or masks to be stacked.
-        masks: By kind: bool `(1, rows, keys)` shared, `(tiles of the kind, rows, keys)` stacked in order, or
+        masks: By kind: bool `(1, rows, keys)` shared, `(tiles of the kind, rows, keys)` stacked in
+            order, or
             None.
         step: Distance between rows of a tile, and between its keys.
     """

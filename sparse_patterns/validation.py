@@ -93,14 +93,15 @@ def check_call(
             )
         if not uses(checked, Global, BatchGlobal):
             raise ValueError(
-                "global_qkv was given, but the pattern has no Global() or BatchGlobal() whose rows would "
-                f"use it: {checked!r}"
+                "global_qkv was given, but the pattern has no Global() or BatchGlobal() "
+                f"whose rows would use it: {checked!r}"
             )
         _check_qkv("global ", *global_qkv)
         for name, own, other in zip("qkv", global_qkv, (q, k, v), strict=True):
             if own.shape != other.shape or own.dtype != other.dtype or own.device != other.device:
                 raise ValueError(
-                    f"global_qkv {name} must be like {name}: {_describe(other)}, got {_describe(own)}"
+                    f"global_qkv {name} must be like {name}: {_describe(other)}, "
+                    f"got {_describe(own)}"
                 )
     given = {"key_mask": key_mask, "global_mask": global_mask, "segment_ids": segment_ids}
     for name, tensor in given.items():

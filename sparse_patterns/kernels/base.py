@@ -68,7 +68,8 @@ class Call:
         q: `(batch, heads, q_len, head_dim)`.
         k: `(batch, kv_heads, kv_len, head_dim)`.
         v: Of the shape of `k`.
-        global_qkv: Separate projections for the rows of global tokens, of the shapes of `q, k, v`, or None.
+        global_qkv: Separate projections for the rows of global tokens, of the shapes of `q, k, v`,
+            or None.
         key_mask: bool `(batch, kv_len)` or None.
         global_mask: bool `(batch, kv_len)` or None.
         segment_ids: int `(batch, kv_len)` or None.
@@ -94,7 +95,8 @@ class Tolerance:
 
     Attributes:
         forward: Of the output and of the log-sum-exp.
-        gradient: Of the gradients, relative to the largest element of each (or to 1 where that is larger).
+        gradient: Of the gradients, relative to the largest element of each (or to 1 where that is
+            larger).
     """
 
     forward: float
@@ -127,7 +129,8 @@ class Kernel(ABC):
     def forward(self, call: Call, plan: Plan) -> tuple[Tensor, Tensor]:
         """Return the output, laid out like `q`, and the log-sum-exp `(batch, heads, q_len)`.
 
-        The log-sum-exp is float64 for float64 inputs and float32 for all others; -inf for a query that sees
+        The log-sum-exp is float64 for float64 inputs and float32 for all others; -inf for a query
+        that sees
         no key, whose output is zeros.
         """
 

@@ -1,8 +1,13 @@
-"""The dense kernel: every score, masked. Any pattern, any device; the choice for short sequences."""
+"""The dense kernel.
+
+Every score, masked. Any pattern, any device; the choice for short sequences.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,7 +19,10 @@ from sparse_patterns.plan import Plan
 from sparse_patterns.terms import has_batch_rows, row_tokens
 
 CALL_SECONDS, FLOP_RATE, MASK_RATE = 100e-6, 150e9, 5e8
-"""Declared rates, for choosing a kernel: time of a call, operations and mask elements per second."""
+"""Declared rates, for choosing a kernel.
+
+Time of a call, operations and mask elements per second.
+"""
 
 MASK_CACHE_BYTES = 1 << 26
 """Masks kept between calls, in bytes; the one not used for longest goes first."""
@@ -26,11 +34,11 @@ class DenseKernel(Kernel):
     """Masked attention over all pairs."""
 
     name = "dense"
-    tolerances = {
-        torch.float64: Tolerance(1e-12, 1e-12),
-        torch.float32: Tolerance(5e-6, 1e-5),
-        torch.bfloat16: Tolerance(2e-2, 2e-2),
-        torch.float16: Tolerance(2e-3, 2e-3),
+    tolerances: ClassVar[Mapping[torch.dtype, Tolerance]] = {
+        torch.float64: Tolerance(1e-14, 2e-14),
+        torch.float32: Tolerance(2e-6, 5e-6),
+        torch.bfloat16: Tolerance(1.6e-2, 1e-2),
+        torch.float16: Tolerance(2e-3, 1e-3),
     }
 
     def seconds(self, request: Request, plan: Plan) -> float:
@@ -98,9 +106,12 @@ Branch = tuple[Tensor, tuple[Tensor, Tensor, Tensor], Tensor]
 
 
 def _branches(call: Call, plan: Plan, example: int) -> list[Branch]:
-    """Return the rows, inputs and mask `(heads or 1, rows, kv_len)` of the local and the global branch.
+    """Return the rows, inputs and mask `(heads or 1, rows.
 
-    A row of a global token with projections of its own is empty in the first branch, every other one in the
+    Kv_len)` of the local and the global branch.
+
+    A row of a global token with projections of its own is empty in the first branch, every other
+    one in the
     second, so that the branches add up.
     """
     mask = _mask(call, plan, example)
@@ -201,7 +212,10 @@ def _reduce(x: Tensor, call: Call) -> Tensor:
 
 
 def _weights(q: Tensor, k: Tensor, mask: Tensor, call: Call) -> tuple[Tensor, Tensor]:
-    """Return the softmax weights `(heads, rows, kv_len)`, zeros in empty rows, and the log-sum-exp."""
+    """Return the softmax weights `(heads, rows, kv_len)`, zeros in empty rows.
+
+    And the log-sum-exp.
+    """
     dtype = accumulation_dtype(call.q.dtype)
     scores = (q.to(dtype) * call.scale) @ _expand(k, call).mT
     scores = scores.masked_fill(~mask, -torch.inf)

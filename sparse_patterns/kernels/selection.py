@@ -27,7 +27,8 @@ class Selection:
     Attributes:
         parts: Disjoint parts over all query rows.
         row_parts: Parts that compute the rows of global tokens, apart from the others.
-        apart: int64, the rows that the row parts compute: what the other parts find there is dropped.
+        apart: int64, the rows that the row parts compute: what the other parts find there is
+            dropped.
         padded: int64, the rows of padded queries.
         q_offset: Position of query row 0.
         scene: The tensors of the example, for patterns evaluated at the call.
@@ -51,14 +52,18 @@ class Selection:
         return x if part.keys is None else x.index_select(0, part.keys.to(x.device))
 
     def scatter(self, total: Tensor, parts: Tensor, part: Part) -> None:
-        """Add gradients of gathered keys to those of all keys; nothing to do where nothing was gathered."""
+        """Add gradients of gathered keys to those of all keys.
+
+        Nothing to do where nothing was gathered.
+        """
         if part.keys is None:
             return
         keys = part.keys.to(total.device)
         if keys.numel() <= FEW_ROWS:
             total.index_add_(0, keys, parts)
         else:
-            # The backward of an embedding look-up: adds rows in parallel, unlike index_add_ on a CPU.
+            # The backward of an embedding look-up: adds rows in parallel, unlike index_add_ on a
+            # CPU.
             total.add_(
                 torch.ops.aten.embedding_dense_backward(parts, keys, total.shape[0], -1, False)
             )

@@ -1,17 +1,25 @@
-"""The tiled kernel: batched matrix products over the runs of a plan, made for the CPU, right everywhere.
+"""The tiled kernel.
 
-For each head, each run of tiles is taken some tiles at a time: scores by one batched product over strided
-views of `q` and `k` (nothing is copied), a bias on the masked columns only, exponentials in place, and a
-second product into the output. Parts add up: numerators and denominators of disjoint parts are sums. Scores
-that are certain to stay small (by Cauchy-Schwarz) are not shifted by their maximum; all others are, as in
-FlashAttention (Dao et al. 2022). The backward pass computes the weights again from the log-sum-exp, so memory
+Batched matrix products over the runs of a plan, made for the CPU, right everywhere.
+
+For each head, each run of tiles is taken some tiles at a time: scores by one batched product over
+strided
+views of `q` and `k` (nothing is copied), a bias on the masked columns only, exponentials in place,
+and a
+second product into the output. Parts add up: numerators and denominators of disjoint parts are
+sums. Scores
+that are certain to stay small (by Cauchy-Schwarz) are not shifted by their maximum; all others
+are, as in
+FlashAttention (Dao et al. 2022). The backward pass computes the weights again from the
+log-sum-exp, so memory
 grows with the length and not with the window.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -28,7 +36,10 @@ HEAD_SECONDS, PIECE_SECONDS, FLOP_RATE = 100e-6, 20e-6, 200e9
 """Declared rates, for choosing a kernel: time of a head, of a piece, and operations per second."""
 
 SAFE_SCORE = 40.0
-"""Scores up to this size need no shift: exp(40) times a million keys is far from float32's range."""
+"""Scores up to this size need no shift.
+
+Exp(40) times a million keys is far from float32's range.
+"""
 
 
 @dataclass
@@ -51,7 +62,10 @@ class Piece:
         return run.k_tile == 0 and (self.tiles == 1 or run.q_tile == run.rows * run.q_step)
 
     def queries(self, x: Tensor) -> Tensor:
-        """View the rows of `x` `(n, D)` or `(n,)` as `(C, T, D)` or `(C, T)`; C = 1 for shared keys."""
+        """View the rows of `x` `(n, D)` or `(n,)` as `(C, T, D)` or `(C, T)`.
+
+        C = 1 for shared keys.
+        """
         run = self.run
         start = run.q_start + self.tile * run.q_tile + self.row * run.q_step
         if self.shared_keys:
@@ -72,7 +86,8 @@ class Piece:
             x: `(C, T, L)`: scores, or their exponentials.
             at: What the masks of the example are.
             part: The part of the run.
-            additive: Add -inf, for scores. Otherwise multiply by 0, for exponentials that are all finite:
+            additive: Add -inf, for scores. Otherwise multiply by 0, for exponentials that are all
+                finite:
                 the exponential of -inf takes ten times as long as that of a number.
         """
         view = x.view(self.tiles, self.rows, -1)
@@ -175,7 +190,10 @@ class Side:
 
     @classmethod
     def of(cls, q: Tensor, k: Tensor, v: Tensor, scale: float, space: Workspace) -> Side:
-        """Stage one head: `q` is copied, `k` and `v` only where their layout or type requires it."""
+        """Stage one head.
+
+        `q` is copied, `k` and `v` only where their layout or type requires it.
+        """
         dtype = space.dtype
         scaled = torch.empty(q.shape, dtype=dtype, device=q.device)
         torch.mul(q.to(dtype), scale, out=scaled)
@@ -199,7 +217,10 @@ def _is_matrix(x: Tensor) -> bool:
 
 
 class Dropout:
-    """Factors 0 and 1 / (1 - p), the same sequence in the forward and the backward pass of a head."""
+    """Factors 0 and 1 / (1 - p).
+
+    The same sequence in the forward and the backward pass of a head.
+    """
 
     def __init__(self, p: float, seed: int, device: torch.device) -> None:
         self.p = p
@@ -239,7 +260,9 @@ def forward_parts(
     space: Workspace,
     total: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the output `(n, D)` and log-sum-exp `(n,)` of all rows of `side.q` over disjoint parts.
+    """Return the output `(n.
+
+    D)` and log-sum-exp `(n,)` of all rows of `side.q` over disjoint parts.
 
     The output is built in `total` where that is given.
     """
@@ -276,7 +299,10 @@ def forward_parts(
 
 @dataclass
 class Gradients:
-    """Where one head's gradients are added up: matrices `(n, D)`; that of `q` is of the scaled queries."""
+    """Where one head's gradients are added up.
+
+    Matrices `(n, D)`; that of `q` is of the scaled queries.
+    """
 
     q: Tensor
     k: Tensor
@@ -327,6 +353,7 @@ def backward_parts(
                     dropped = space.get("dropped", *weights.shape).copy_(weights)
                     factors = dropout.apply(dropped, space.get("factors", *weights.shape))
                     matmul(dropped.mT, upstream, folded)
+                    assert factors is not None
                     grad.mul_(factors)
                 piece.fold(grad_values, folded)
                 grad.sub_(piece.queries(delta)[..., None]).mul_(weights)
@@ -342,11 +369,11 @@ class TilesKernel(Kernel):
     """Batched matrix products over the tiles of the plan."""
 
     name = "tiles"
-    tolerances = {
-        torch.float64: Tolerance(1e-12, 1e-12),
-        torch.float32: Tolerance(5e-6, 1e-5),
-        torch.bfloat16: Tolerance(2e-2, 2e-2),
-        torch.float16: Tolerance(2e-3, 2e-3),
+    tolerances: ClassVar[Mapping[torch.dtype, Tolerance]] = {
+        torch.float64: Tolerance(1e-14, 2e-14),
+        torch.float32: Tolerance(2e-6, 5e-6),
+        torch.bfloat16: Tolerance(1.6e-2, 1e-2),
+        torch.float16: Tolerance(2e-3, 1e-3),
     }
 
     def seconds(self, request: Request, plan: Plan) -> float:

@@ -23,7 +23,10 @@ class Result:
 
 
 def softmax_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Attend over the visible pairs; `(batch, heads, n, D)` and a mask `(batch, heads, q_len, kv_len)`."""
+    """Attend over the visible pairs.
+
+    `(batch, heads, n, D)` and a mask `(batch, heads, q_len, kv_len)`.
+    """
     share = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(share, 1), v.repeat_interleave(share, 1)
     scores = q @ k.mT / math.sqrt(q.shape[-1])

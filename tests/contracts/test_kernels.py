@@ -1,0 +1,288 @@
+"""The contract of kernels.
+
+Every one, on everything it says it can do, against the float64 oracle.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import sparse_patterns as sp
+from sparse_patterns.algebra import uses
+from sparse_patterns.dispatch import KERNELS
+from tests.contracts.reference import reference
+from tests.random_specs import Case, random_case
+
+HEAD_DIM = 8
+RANDOM_SPECS = 320
+NAMES = sorted(KERNELS)
+
+
+def make_case(pattern: sp.Pattern, q_len: int, kv_len: int | None = None, **fields) -> Case:
+    """Return a case with defaults."""
+    defaults = {
+        "seed": 0,
+        "heads": 4,
+        "kv_heads": 2,
+        "batch": 2,
+        "q_offset": None,
+        "layer": 0,
+        "layers": 4,
+        "key_mask": None,
+        "global_mask": None,
+        "segment_ids": None,
+    }
+    kv_len = q_len if kv_len is None else kv_len
+    return Case(pattern=pattern, q_len=q_len, kv_len=kv_len, **{**defaults, **fields})
+
+
+def make_inputs(case: Case, dtype: torch.dtype, *, own: bool = False, factor: float = 1.0):
+    """Return `q, k, v`, with `own` also `global_qkv`.
+
+    And the gradients of output and log-sum-exp.
+    """
+    generator = torch.Generator().manual_seed(case.seed)
+
+    def draw(heads: int, length: int) -> torch.Tensor:
+        shape = (case.batch, heads, length, HEAD_DIM)
+        return (torch.randn(shape, generator=generator) * factor).to(dtype)
+
+    triple = (
+        (case.heads, case.q_len),
+        (case.kv_heads, case.kv_len),
+        (case.kv_heads, case.kv_len),
+    )
+    inputs = [draw(*shape) for shape in triple * (2 if own else 1)]
+    grad_lse = torch.randn(case.batch, case.heads, case.q_len, generator=generator)
+    return inputs, draw(case.heads, case.q_len), grad_lse
+
+
+def hold(kernel: str, case: Case, dtype=torch.float32, *, own=False, factor=1.0, lse=True) -> None:
+    """Hold a kernel's output, log-sum-exp and gradients to the reference."""
+    inputs, grad_out, grad_lse = make_inputs(case, dtype, own=own, factor=factor)
+    scene = case.mask_arguments()
+    expected = reference(inputs, case.pattern, grad_out, grad_lse if lse else None, **scene)
+    del scene["heads"]
+    leaves = [x.clone().requires_grad_() for x in inputs]
+    out, logs = sp.attention(
+        *leaves[:3],
+        case.pattern,
+        global_qkv=tuple(leaves[3:]) or None,
+        kernel=kernel,
+        return_lse=True,
+        **scene,
+    )
+    results, upstream = [out], [grad_out]
+    if lse:
+        results, upstream = [out, logs], [grad_out, grad_lse.to(logs.dtype)]
+    grads = torch.autograd.grad(results, leaves, upstream)
+    allowed = KERNELS[kernel].tolerances[dtype]
+    seen = expected.lse > -torch.inf
+    assert torch.equal(logs > -torch.inf, seen), case
+    assert torch.equal(out[~seen], torch.zeros_like(out[~seen])), case
+    size = factor**3
+    for got, want in ((out, expected.out), (logs[seen], expected.lse[seen])):
+        assert largest(got, want) <= allowed.forward * size, case
+    for got, want in zip(grads, expected.grads, strict=True):
+        scale = max(1.0, float(want.abs().max()) if want.numel() else 0.0)
+        assert largest(got, want) <= allowed.gradient * scale * size, case
+
+
+def largest(got: torch.Tensor, want: torch.Tensor) -> float:
+    """Return the largest difference; NaN where something is NaN, which no comparison passes."""
+    return float((got.detach().double() - want).abs().max()) if got.numel() else 0.0
+
+
+@pytest.mark.parametrize("kernel", NAMES)
+@pytest.mark.parametrize("seed", range(RANDOM_SPECS))
+def test_random_specs(kernel: str, seed: int) -> None:
+    case = random_case(seed)
+    own = bool(seed % 2) and uses(case.pattern, sp.Global, sp.BatchGlobal)
+    hold(kernel, case, torch.float64 if seed % 3 == 0 else torch.float32, own=own, lse=seed % 4 > 0)
+
+
+@pytest.mark.parametrize("kernel", NAMES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", sp.names())
+def test_presets(kernel: str, dtype: torch.dtype, name: str) -> None:
+    pattern = sp.get(name)
+    marks = torch.zeros(2, 301, dtype=torch.bool)
+    marks[0, [0, 7, 300]] = True
+    fields = {"global_mask": marks} if uses(pattern, sp.BatchGlobal) else {}
+    for layer in (0, 11):
+        hold(kernel, make_case(pattern, 301, layer=layer, layers=12, **fields), dtype)
+
+
+@pytest.mark.parametrize("kernel", NAMES)
+@pytest.mark.parametrize("factor", [6.0, 40.0])
+def test_large_scores_do_not_overflow(kernel: str, factor: float) -> None:
+    pattern = sp.Window(9, 9) | sp.Global((0, 50))
+    hold(kernel, make_case(pattern, 97), torch.float64, factor=factor)
+
+
+WINDOW = sp.Window(5, 3)
+GLOBALS = WINDOW | sp.BatchGlobal()
+HARD = {
+    "length 0": make_case(WINDOW, 0),
+    "length 1": make_case(WINDOW, 1),
+    "length 7": make_case(WINDOW, 7),
+    "length 1025": make_case(sp.Window(64, 64, (1, 1, 2, 3)) | sp.Global((0,)), 1025, batch=1),
+    "window 0": make_case(sp.Window(0, 0), 33),
+    "wider than the sequence": make_case(sp.Window(500, 700), 33),
+    "wide and dilated": make_case(sp.Window(500, 700, 7), 33),
+    "only before": make_case(sp.Window(6, 0), 70),
+    "only after": make_case(sp.Window(0, 6), 70),
+    "batch 0": make_case(WINDOW, 9, batch=0),
+    "no keys": make_case(WINDOW, 9, 0),
+    "more queries than keys": make_case(sp.Window(5, 90), 80, 20),
+    "more keys than queries": make_case(WINDOW | sp.Causal(), 20, 80),
+    "offset": make_case(sp.Causal(), 20, 80, q_offset=11),
+    "nothing visible": make_case(~sp.Full(), 20),
+    "odd heads": make_case(WINDOW, 20, heads=3, kv_heads=1),
+}
+
+
+def marked(length: int, *tokens: int) -> torch.Tensor:
+    """Return one row of marks."""
+    marks = torch.zeros(length, dtype=torch.bool)
+    marks[list(tokens)] = True
+    return marks
+
+
+PADDED = torch.ones(2, 60, dtype=torch.bool)
+PADDED[0, 20:45] = False
+PADDED[1, :3] = False
+SOME = torch.stack([marked(60, 0, 30, 59), marked(60)])
+HARD |= {
+    "a whole window of padding": make_case(WINDOW, 60, key_mask=PADDED),
+    "padding marked global": make_case(GLOBALS, 60, key_mask=PADDED, global_mask=SOME),
+    "some examples without globals": make_case(GLOBALS, 60, global_mask=SOME),
+    "no globals given": make_case(GLOBALS, 60),
+    "all padded": make_case(GLOBALS, 60, key_mask=PADDED & False, global_mask=SOME),
+    "documents": make_case(
+        (sp.Window(9, 9) | sp.Global((0,))) & sp.SameDocument(),
+        60,
+        segment_ids=torch.arange(60).div(17, rounding_mode="floor").expand(2, 60),
+    ),
+}
+
+
+@pytest.mark.parametrize("kernel", NAMES)
+@pytest.mark.parametrize("name", HARD)
+def test_hard_shapes(kernel: str, name: str) -> None:
+    case = HARD[name]
+    hold(kernel, case, torch.float64)
+    if uses(case.pattern, sp.Global, sp.BatchGlobal):
+        hold(kernel, case, torch.float64, own=True)
+
+
+@pytest.mark.parametrize("kernel", NAMES)
+def test_gradcheck(kernel: str) -> None:
+    pattern = sp.Window(2, 1, (1, 2)) | sp.Global((0,))
+    shapes = [(1, 2, 7, 3), (1, 1, 9, 3), (1, 1, 9, 3)] * 2
+    generator = torch.Generator().manual_seed(0)
+    inputs = [
+        torch.randn(s, generator=generator, dtype=torch.float64, requires_grad=True) for s in shapes
+    ]
+
+    def run(*x: torch.Tensor):
+        return sp.attention(
+            *x[:3], pattern, q_offset=0, global_qkv=x[3:], kernel=kernel, return_lse=True
+        )
+
+    assert torch.autograd.gradcheck(run, inputs)
+
+
+@pytest.mark.parametrize("kernel", NAMES)
+def test_layout_does_not_matter(kernel: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 50, 4, HEAD_DIM, generator=generator, dtype=torch.float64)
+    turned = x.transpose(1, 2)
+    spread = torch.stack([turned, turned], -1)[..., 0]
+    shared = turned[:, :1].expand(-1, 4, -1, -1)
+    one = sp.Window(6, 6) | sp.Global((3,))
+    for view in (turned, spread, shared):
+        plain = view.contiguous().requires_grad_()
+        leaf = view.detach().requires_grad_()
+        results = []
+        for source in (plain, leaf):
+            out = sp.attention(source, source, source, one, kernel=kernel)
+            (grad,) = torch.autograd.grad(out.square().sum(), source)
+            results.append((out, grad))
+        torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("kernel", NAMES)
+def test_examples_do_not_meet(kernel: str) -> None:
+    case = HARD["padding marked global"]
+    (q, k, v), _, _ = make_inputs(case, torch.float32)
+    together = sp.attention(q, k, v, GLOBALS, key_mask=PADDED, global_mask=SOME, kernel=kernel)
+    for index in range(2):
+        one = slice(index, index + 1)
+        alone = sp.attention(
+            q[one],
+            k[one],
+            v[one],
+            GLOBALS,
+            key_mask=PADDED[one],
+            global_mask=SOME[one],
+            kernel=kernel,
+        )
+        assert torch.equal(together[one], alone)
+
+
+@pytest.mark.parametrize("kernel", NAMES)
+class TestDropout:
+    """Real dropout: seeded, unbiased, the same in the backward pass."""
+
+    pattern = sp.Window(4, 4) | sp.Global((0,))
+
+    def run(self, kernel: str, p: float, x: torch.Tensor) -> torch.Tensor:
+        out = sp.attention(x, x, x, self.pattern, dropout_p=p, kernel=kernel)
+        assert isinstance(out, torch.Tensor)
+        return out
+
+    def test_is_seeded(self, kernel: str) -> None:
+        x = torch.randn(1, 2, 40, HEAD_DIM, generator=torch.Generator().manual_seed(0))
+        torch.manual_seed(3)
+        first, second = self.run(kernel, 0.5, x), self.run(kernel, 0.5, x)
+        torch.manual_seed(3)
+        assert torch.equal(first, self.run(kernel, 0.5, x))
+        assert not torch.equal(first, second)
+
+    def test_keeps_the_mean(self, kernel: str) -> None:
+        x = torch.randn(1, 2, 40, HEAD_DIM, generator=torch.Generator().manual_seed(0))
+        torch.manual_seed(0)
+        mean = torch.stack([self.run(kernel, 0.3, x) for _ in range(600)])
+        error = (mean.mean(0) - self.run(kernel, 0.0, x)) / (mean.std(0) / 600**0.5 + 1e-9)
+        assert error.abs().max() < 5
+
+    def test_all_dropped_is_zero(self, kernel: str) -> None:
+        x = torch.randn(1, 1, 9, HEAD_DIM, requires_grad=True)
+        out = self.run(kernel, 1.0, x)
+        out.sum().backward()
+        assert not out.any()
+        assert x.grad is not None
+        assert not x.grad.any()
+
+    def test_gradient_is_that_of_the_same_draw(self, kernel: str) -> None:
+        x = torch.randn(1, 2, 12, 3, dtype=torch.float64, requires_grad=True)
+
+        def run(y: torch.Tensor) -> torch.Tensor:
+            torch.manual_seed(1)
+            return self.run(kernel, 0.4, y)
+
+        assert torch.autograd.gradcheck(run, (x,))
+
+    def test_survives_checkpointing(self, kernel: str) -> None:
+        from torch.utils.checkpoint import checkpoint
+
+        grads = []
+        for wrap in (lambda f, y: f(y), lambda f, y: checkpoint(f, y, use_reentrant=False)):
+            x = torch.randn(1, 2, 30, HEAD_DIM, generator=torch.Generator().manual_seed(0))
+            x.requires_grad_()
+            torch.manual_seed(5)
+            wrap(lambda y: self.run(kernel, 0.5, y), x).square().sum().backward()
+            grads.append(x.grad)
+        assert torch.equal(*grads)
