@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 
-import torch
-
 from sparse_patterns.algebra import uses
 from sparse_patterns.patterns import Pattern, Rule
 
@@ -16,7 +14,6 @@ _keys: OrderedDict[Pattern, str] = OrderedDict()
 _rules: dict[Pattern, str] = {}
 
 
-@torch.compiler.assume_constant_result
 def intern(pattern: Pattern) -> str:
     """Return the string of a pattern.
 
@@ -31,6 +28,10 @@ def intern(pattern: Pattern) -> str:
 
         _keep(pattern, json.dumps(to_config(pattern)))
     return _keys[pattern]
+
+
+# What `torch.compiler.assume_constant_result` does, which would import the whole compiler to do it.
+intern._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def look_up(key: str) -> Pattern:
