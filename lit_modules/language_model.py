@@ -115,6 +115,7 @@ class LanguageModel(LightningModule):
         )
         self._memories = Memories() if memory else None
         self._speed = Speed()
+        self._checked = False
 
     # ---------------------------------------------------------------- the network
 
@@ -175,6 +176,7 @@ class LanguageModel(LightningModule):
 
     def _score(self, batch: Batch, part: str) -> tuple[Tensor, Tensor, Tensor]:
         """Return the nats, scored tokens and units of a batch, each a sum."""
+        self._check_ids(batch["input_ids"])
         memories = self._memories
         given: dict[str, Any] = {}
         if memories is not None:
@@ -194,6 +196,17 @@ class LanguageModel(LightningModule):
         tokens = (batch["labels"] != NOT_SCORED).sum()
         exact = torch.float32 if nats.device.type == "mps" else torch.float64
         return nats.sum(dtype=exact), tokens, _units(batch, tokens)
+
+    def _check_ids(self, ids: Tensor) -> None:
+        """Refuse ids outside the vocabulary; on a GPU, only in the first batch."""
+        if ids.numel() and (ids.device.type == "cpu" or not self._checked):
+            self._checked = True
+            low, high, size = int(ids.min()), int(ids.max()), self.hparams["vocabulary_size"]
+            if low < 0 or high >= size:
+                raise ValueError(
+                    f"input_ids must be in 0..{size - 1} (vocabulary_size={size}), "
+                    f"got {low}..{high}"
+                )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean loss, in nats per scored token, over the batches of all processes."""

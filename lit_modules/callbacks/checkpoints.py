@@ -70,6 +70,11 @@ class LastCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
 
+    @property
+    def state_key(self) -> str:
+        """Return a name that does not change with the interval, so that a resume may change it."""
+        return type(self).__qualname__
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save what the steps since the last save have added."""
         super().on_train_end(trainer, pl_module)

@@ -54,8 +54,20 @@ class Stages(Callback):
         return self.table.at(step) if self.table else None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Turn the table into epochs and prepare the first stage."""
-        if stage != "fit" or self.table is None:
+        """Turn the table into epochs and prepare the first stage.
+
+        Outside training the data has the length of the last stage, also in a process that only tests.
+        """
+        if self.table is None:
+            return
+        if stage != "fit":
+            last = self.table.stages[-1]
+            if hasattr(_data(trainer), "set_stage"):
+                _data(trainer).set_stage(
+                    stage=len(self.table.stages) - 1,
+                    sequence_length=last.sequence_length,
+                    batch_size=last.batch_size,
+                )
             return
         if trainer.limit_train_batches != 1.0 and not is_dry(trainer):
             raise ValueError(

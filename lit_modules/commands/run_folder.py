@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,13 +50,19 @@ class RunSettings:
             raise ValueError(f"run sample must be >= 0, got {self.sample}")
 
 
-def default_name(settings: Any) -> str:
-    """Return the name of the last configuration file, or that of the data set."""
-    files = settings.get("config") or []
-    if files:
-        return Path(str(files[-1])).stem
-    data = settings.get("data")
-    return str(data.class_path).rpartition(".")[2].lower() if data else "run"
+def default_name(words: Sequence[str], data: str) -> str:
+    """Return the name of the last configuration file on a command line, or that of the data set.
+
+    Args:
+        words: The command line.
+        data: The class path of the data set.
+    """
+    files = [
+        word.partition("=")[2] or after
+        for word, after in zip(words, [*words[1:], ""], strict=True)
+        if word in ("--config", "-c") or word.startswith("--config=")
+    ]
+    return Path(files[-1]).stem if files else data.rpartition(".")[2].lower()
 
 
 def free_name(folder: Path, name: str) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import json
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -33,6 +33,7 @@ from lit_modules.commands.run_folder import (
     free_name,
 )
 from lit_modules.commands.short_names import MODELS, expand, expand_words
+from sparse_patterns.registry import Record
 
 __all__ = ["train"]
 
@@ -137,7 +138,7 @@ class CommandLine(LightningCLI):
         """Parse, and settle the name of the run, which the saved configuration then carries."""
         self.config = parser.parse_args(args)
         settings = self.config[self.config.subcommand]
-        name = settings.run.name or default_name(settings)
+        name = settings.run.name or default_name(args, settings.data.class_path)
         if self.config.subcommand == "fit" and settings.ckpt_path is None:
             name = free_name(Path(settings.run.folder), name)
         settings.run.name = name
@@ -184,14 +185,16 @@ def _fields(path: str | None) -> list[str]:
     """Return the names of the arguments of a class; [] where there is no such class."""
     module, _, name = (path or "").rpartition(".")
     try:
-        signature = inspect.signature(getattr(importlib.import_module(module), name))
+        factory = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError):
         return []
-    return [name for name, p in signature.parameters.items() if p.kind is not p.VAR_KEYWORD]
+    return [field.name for field in Record("class", name, factory).fields]
 
 
 def _quieten() -> None:
     """Silence what the libraries say about things that are as they should be here."""
+    # Lightning calls the parser in a way that the parser is about to give up.
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     for message in (

@@ -89,7 +89,7 @@ class SelfAttention(nn.Module):
         if cache is not None:
             out = cache.attend(q, k, v, kernel=self.kernel)
         else:
-            out = sp.attention(
+            attended = sp.attention(
                 q,
                 k,
                 v,
@@ -101,6 +101,8 @@ class SelfAttention(nn.Module):
                 dropout_p=self.dropout if self.training else 0.0,
                 kernel=self.kernel,
             )
+            assert isinstance(attended, Tensor)
+            out = attended
         return self.project_out(out.transpose(1, 2).flatten(2)), kept
 
 

@@ -224,7 +224,7 @@ def test_memory_scores_segments_as_one_long_pass(tmp_path):
 
 
 def test_memory_in_training_needs_to_know_what_a_row_continues(tmp_path):
-    with pytest.raises(ValueError, match="needs batches with `continues`.*'input_ids', 'labels'"):
+    with pytest.raises(ValueError, match=r"needs batches with `continues`.*'input_ids', 'labels'"):
         trainer(tmp_path).fit(make(memory=True), loader(batches(1)))
 
 
@@ -281,6 +281,13 @@ def test_compiled_and_checkpointed_training_is_plain_training(tmp_path, monkeypa
     for other, keys in seen[1:]:
         assert other == pytest.approx(seen[0][0], rel=1e-6)
         assert keys == seen[0][1]
+
+
+def test_ids_outside_the_vocabulary_are_refused(tmp_path):
+    data = batches(1)
+    data[0]["input_ids"] = data[0]["input_ids"] + 5
+    with pytest.raises(ValueError, match=r"input_ids must be in 0..10 .* got 5..15"):
+        trainer(tmp_path).fit(make(), loader(data))
 
 
 def test_unknown_unit_and_pattern_are_refused():
