@@ -1,0 +1,137 @@
+"""Every configuration that is shipped parses, builds its model and data, and trains a step."""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+import sparse_patterns as sp
+from lit_modules.cli import main
+from lit_modules.language_model import LanguageModel
+from lit_modules.nn.patterns import causal
+from lit_modules.stages import Doubling, Stage, StageTable
+
+ROOT = Path(__file__).parents[2]
+LM = sorted((ROOT / "configs" / "lm").glob("*.yaml"))
+PATTERNS = sorted((ROOT / "configs" / "patterns").glob("*.yaml"))
+
+# Short sequences of the real model: what a file says about stages is looked at without training.
+SHORT = {
+    "doubling": ["--stages.doubling.sequence_length=32", "--stages.doubling.batch_size=1"],
+    "table": ["--stages.table", "[{steps: 1, sequence_length: 32, batch_size: 1}]"],
+}
+ONE_STEP = [
+    *("--trainer.max_steps=1", "--trainer.limit_val_batches=0", "--trainer.logger=false"),
+    *("--trainer.enable_checkpointing=false", "--trainer.enable_progress_bar=false"),
+    *("--trainer.accelerator=cpu", "--trainer.precision=32-true"),
+    *("--run.pictures=false", "--run.test=false"),
+]
+
+
+def read(file: Path) -> dict:
+    content = OmegaConf.to_container(OmegaConf.load(file))
+    assert isinstance(content, dict)
+    return content
+
+
+def table_of(file: Path) -> StageTable:
+    stages = dict(read(file)["stages"])
+    rows = tuple(Stage(**row) for row in stages.pop("table", []))
+    if "doubling" in stages:
+        rows = Doubling(**stages.pop("doubling")).rows()
+    return StageTable(rows, **stages)
+
+
+def test_there_are_configurations() -> None:
+    assert len(LM) >= 17
+    assert len(PATTERNS) >= 4
+
+
+@pytest.mark.filterwarnings("ignore:.*figures cannot be compared.*")
+@pytest.mark.parametrize("file", LM, ids=lambda file: file.stem)
+def test_a_language_model_trains_a_step(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = read(file)
+    words = ["--data.cache_dir=cache"]
+    if config["data"]["name"] in ("text8", "enwik8"):
+        # In place of the official file, which nobody can ship.
+        Path("corpus").write_text("".join(random.choices("abcdefgh ", k=20_000)))
+        words += ["--data.path=corpus", "--data.split=proportional"]
+        # Every layer and head, but narrow ones: the full width is built below, without its memory.
+        words += ["--model.width=64", "--model.feedforward_width=64"]
+    else:
+        words += ["--data.max_bytes=100000"]
+    short = SHORT["doubling" if "doubling" in config["stages"] else "table"]
+    status = main(["fit", "--config", str(file), *words, *short, *ONE_STEP])
+    assert status == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("file", LM, ids=lambda file: file.stem)
+def test_the_model_is_as_large_as_the_paper_or_small(file: Path) -> None:
+    config = read(file)
+    vocabulary = 27 if config["data"]["name"] == "text8" else 256
+    with torch.device("meta"):
+        model = LanguageModel(vocabulary, **config["model"])
+        model.configure_model()
+    millions = sum(p.numel() for p in model.parameters()) / 1e6
+    if file.stem.endswith("-tiny") or file.stem == "stdlib":
+        assert millions < 2
+    else:
+        # The paper counts 41 and 102: it has relative position embeddings and biases besides.
+        paper = 102 if "large" in file.stem else 41
+        assert 0.9 * paper < millions <= paper
+
+
+@pytest.mark.parametrize("file", LM, ids=lambda file: file.stem)
+def test_the_stages_are_as_long_as_the_paper_or_minutes(file: Path) -> None:
+    table = table_of(file)
+    if file.stem.endswith("-tiny") or file.stem == "stdlib":
+        assert table.tokens < 5_000_000
+        return
+    lengths = [stage.sequence_length for stage in table.stages]
+    assert lengths == [2048, 4096, 8192, 16384, 23040][: len(lengths)]
+    totals = {"small": 570_000, "large": 395_000, "ablation": 150_000}
+    assert table.steps == next(n for word, n in totals.items() if word in file.stem)
+
+
+@pytest.mark.parametrize("file", LM, ids=lambda file: file.stem)
+def test_windows_and_dilation_fit_the_layers(file: Path) -> None:
+    model = read(file)["model"]
+    pattern = sp.from_config(model["pattern"])
+    heads, layers = model["heads"], model["layers"]
+    for layer in range(layers):
+        mask = sp.dense_mask(pattern, 64, heads=heads, layer=layer, layers=layers)
+        assert mask.shape == (heads, 64, 64)
+        assert not mask.triu(1).any()
+
+
+@pytest.mark.parametrize("file", PATTERNS, ids=lambda file: file.stem)
+def test_a_pattern_is_one(file: Path) -> None:
+    pattern = causal(sp.from_config(read(file)))
+    mask = sp.dense_mask(pattern, 300, heads=8, layer=11, layers=12)
+    assert mask.any(-1).all()
+    assert not mask.triu(1).any()
+    assert not mask.all()
+
+
+def test_the_ablation_of_the_paper_sees_as_many_keys_in_each_arm() -> None:
+    seen = {}
+    for file in LM:
+        if file.stem.startswith("ablation"):
+            model = read(file)["model"]
+            pattern = sp.from_config(model["pattern"])
+            layers = model["layers"]
+            total = sum(
+                int(sp.dense_mask(pattern, 1100, heads=1, layer=n, layers=layers)[0, -1].sum()) - 1
+                for n in range(layers)
+            )
+            seen[file.stem] = total / layers
+    tiny = {name: mean for name, mean in seen.items() if name.endswith("-tiny")}
+    paper = {name: mean for name, mean in seen.items() if name not in tiny}
+    assert len(tiny) == len(paper) == 4
+    assert max(paper.values()) - min(paper.values()) <= 1
+    assert max(tiny.values()) - min(tiny.values()) <= 1
