@@ -56,7 +56,7 @@ class Stages(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Turn the table into epochs and prepare the first stage.
 
-        Outside training the data has the length of the last stage, also in a process that only tests.
+        Outside training the data has the length of the last stage, also where one only tests.
         """
         if self.table is None:
             return
