@@ -73,7 +73,7 @@ class CSVLog(Logger):
         if unseen:
             self._rewrite(read_log(self.file), [*self._columns, *unseen])
         with open(self.file, "a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, self._columns).writerow(row)
+            csv.DictWriter(file, self._columns, lineterminator="\n").writerow(row)
 
     def _open(self, step: int) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -85,7 +85,7 @@ class CSVLog(Logger):
     def _rewrite(self, rows: list[dict[str, float]], columns: list[str]) -> None:
         part = self.file.with_name(f".{self.file.name}.part")
         with open(part, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns)
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
             writer.writeheader()
             for row in rows:
                 writer.writerow({**row, "step": int(row["step"])})
@@ -101,8 +101,9 @@ def read_log(file: str | os.PathLike[str]) -> list[dict[str, float]]:
     path = Path(file)
     if not path.is_file():
         return []
-    with open(path, newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
+    text = path.read_text(encoding="utf-8")
+    # A number that was cut short may look like another number, so an unfinished line is dropped.
+    rows = list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
     numbers = []
     for row in rows:
         try:

@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lit_modules.callbacks.checkpoints import AtomicCheckpointIO, LastCheckpoint, best_checkpoint
 from lit_modules.callbacks.csv_log import CSVLog
 from lit_modules.callbacks.pictures import Pictures
+from lit_modules.callbacks.predictions import WritePredictions
 from lit_modules.callbacks.progress import progress
 from lit_modules.callbacks.provenance import Provenance
 from lit_modules.callbacks.randomness import SeedEachBatch
@@ -128,6 +129,8 @@ def attach(
     callbacks: list[Any] = [SeedEachBatch(), Provenance(data), Report(run, settings.sample)]
     if trainer.get("enable_progress_bar") is not False:
         callbacks.append(progress())
+    if command == "predict":
+        callbacks.append(WritePredictions(run))
     if fit and not dry and settings.pictures:
         callbacks.append(Pictures(run))
     if trainer.get("enable_checkpointing") is not False and not dry:

@@ -164,6 +164,9 @@ class CommandLine(LightningCLI):
         if subcommand == "test":
             # The report prints the figures.
             arguments["verbose"] = False
+        if subcommand == "predict":
+            # They are written as they come, and need not fit in memory together.
+            arguments["return_predictions"] = False
         return arguments
 
     def after_fit(self) -> None:

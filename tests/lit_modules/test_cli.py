@@ -168,6 +168,18 @@ def test_generate_continues_a_prompt(capsys: pytest.CaptureFixture[str]) -> None
     assert len(first) > 8
 
 
+def test_predict_writes_text(capsys: pytest.CaptureFixture[str]) -> None:
+    fit()
+    few = ["--trainer.limit_predict_batches", "2", "--model.max_new", "5"]
+    run("predict", "--config", "runs/small/config.yaml", "--ckpt_path", "best", *few)
+    lines = Path("runs/small/predictions.jsonl").read_text().splitlines()
+    # Two batches of two rows; 32 bytes of the test part and 5 new ones.
+    texts = [json.loads(line)["text"] for line in lines]
+    assert len(texts) == 4
+    assert all(text[:32] in TEXT for text in texts)
+    assert "Predictions: runs/small/predictions.jsonl" in capsys.readouterr().out
+
+
 def error_of(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
     """Runs what must fail, and returns the exit status and the one line of the error."""
     capsys.readouterr()
