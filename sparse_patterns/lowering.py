@@ -216,12 +216,13 @@ def _interval_part(term: Term, earlier: list[Term], q: Tensor, kv_len: int) -> P
     else:
         low = torch.searchsorted(listed, low)
         high = torch.searchsorted(listed, high, right=True) - 1
-    widths = ((high - low) // step + 1)[high >= low]
+    seen = high >= low
     name = "columns" if listed is not None else "blocks" if term.blocks else "window"
     empty = Part(name, ())
-    if not widths.numel():
+    if not seen.any():
         return empty
-    height = _tile_rows(float(widths.float().mean()), listed is not None)
+    mean = float(((high - low) // step + 1)[seen].float().mean())
+    height = _tile_rows(mean, listed is not None)
     starts, rows = _cut_queries(term, q, kv_len, step, height)
 
     groups = [
@@ -264,12 +265,14 @@ def _interval_tiles(
     offset = torch.arange(int(rows.max()))
     index = (starts[:, None] + offset * step).clamp(max=q.numel() - 1)
     inside = offset < rows[:, None]
-    low = low[index].masked_fill(~inside, 1 << 50)
-    high = high[index].masked_fill(~inside, -1)
-    seen = low <= high
-    k_first = low.masked_fill(~seen, 1 << 50).amin(1)
-    k_last = high.masked_fill(~seen, -1).amax(1)
-    keep = seen.any(1)
+    # In place from here on: these are the largest tensors of a plan.
+    low = low[index].masked_fill_(~inside, 1 << 50)
+    high = high[index].masked_fill_(~inside, -1)
+    del index
+    unseen = low > high
+    k_first = low.masked_fill_(unseen, 1 << 50).amin(1)
+    k_last = high.masked_fill_(unseen, -1).amax(1)
+    keep = ~unseen.all(1)
     count = ((k_last - k_first) // step + 1).clamp(min=0)
     pieces = torch.where(keep, -(-count // MAX_KEYS), 0)
     source = torch.repeat_interleave(torch.arange(starts.numel()), pieces)
@@ -279,11 +282,13 @@ def _interval_tiles(
     tiles = Tiles(
         starts[source], rows[source], k_start, keys, torch.zeros_like(source), [None], step
     )
-    first = ((low[source] - k_start[:, None]) // step).clamp(min=0)
-    last = ((high[source] - k_start[:, None]) // step).clamp(max=keys[:, None] - 1)
+    inside = inside[source]
+    first = low[source].sub_(k_start[:, None]).floor_divide_(step).clamp_(min=0)
+    last = high[source].sub_(k_start[:, None]).floor_divide_(step).clamp_(max=keys[:, None] - 1)
+    del low, high
     some = first <= last
-    first = torch.where(some, first, keys[:, None]).masked_fill(~inside[source], -1)
-    last = last.masked_fill(~(some & inside[source]), -1)
+    first = torch.where(some, first, keys[:, None]).masked_fill_(~inside, -1)
+    last.masked_fill_(~(some & inside), -1)
 
     exact = bool(term.rest) or (listed is not None and term.dilation > 1)
     evaluate = torch.full_like(keep[source], exact)
@@ -327,7 +332,8 @@ def _share_masks(tiles: Tiles, first: Tensor, last: Tensor) -> None:
     full = ((first <= 0) & ((last == tiles.keys[:, None] - 1) | (first < 0))).all(1)
     generator = torch.Generator().manual_seed(0)
     odd = torch.randint(1, 1 << 62, (2, height), generator=generator) * 2 + 1
-    digest = ((first + 2) * odd[0] + (last + 2) * odd[1]).sum(1) * 31 + tiles.keys
+    digest = ((first + 2) * odd[0]).sum(1) + ((last + 2) * odd[1]).sum(1)
+    digest = digest * 31 + tiles.keys
     digest = torch.where(full, 0, digest)
     _, kind = torch.unique(digest, return_inverse=True)
     tiles.kind = kind

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
@@ -13,12 +14,15 @@ from torch import Tensor
 from sparse_patterns.algebra import bind, uses
 from sparse_patterns.lowering import lower
 from sparse_patterns.patterns import BatchGlobal, Pattern, SameDocument
-from sparse_patterns.runs import Part
+from sparse_patterns.runs import Part, Run
 from sparse_patterns.terms import has_batch_rows, row_tokens
 from sparse_patterns.validation import check_lengths, check_pattern
 
 CACHE_SIZE = 128
 """Plans kept; the one not used for longest goes first."""
+
+LISTED_AT_ONCE = 1 << 19
+"""Rows and keys listed at once while a plan is measured."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,9 +246,7 @@ def _measure(parts: tuple[Part, ...], q_len: int, q_offset: int) -> tuple[int, t
         if part.queries is not None:
             for values in (counts, back, forward):
                 values[part.queries] = 0
-        for run in part.runs:
-            if not run.keys:
-                continue
+        for run in _short(part.runs):
             rows = run.query_rows()
             rows = rows if part.queries is None else part.queries[rows]
             keys = run.key_indices()
@@ -264,6 +266,13 @@ def _measure(parts: tuple[Part, ...], q_len: int, q_offset: int) -> tuple[int, t
                 values[rows] = torch.maximum(values[rows], far)
     reach = (int(back.max()), int(forward.max())) if q_len else (0, 0)
     return int(counts.sum()), reach
+
+
+def _short(runs: tuple[Run, ...]) -> Iterator[Run]:
+    """Yield runs that have keys, none with so many that listing them takes much memory."""
+    for run in runs:
+        if run.keys:
+            yield from run.split(max(1, LISTED_AT_ONCE // (run.rows + run.keys)))
 
 
 def _row_extent(mask: Tensor | None, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -12,7 +12,8 @@ one batch:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -53,6 +54,16 @@ class Run:
     def pairs(self) -> int:
         """Pairs computed, visible or not."""
         return self.tiles * self.rows * self.keys
+
+    def split(self, tiles: int) -> Iterator[Run]:
+        """Yield the run as shorter ones of at most so many tiles, in order."""
+        for first in range(0, self.tiles, tiles):
+            count = min(tiles, self.tiles - first)
+            mask = self.mask
+            if mask is not None and mask.shape[0] > 1:
+                mask = mask[first : first + count]
+            q_start, k_start = self.q_start + first * self.q_tile, self.k_start + first * self.k_tile
+            yield replace(self, tiles=count, q_start=q_start, k_start=k_start, mask=mask)
 
     def query_rows(self) -> Tensor:
         """Return the query rows, int64 `(tiles, rows)`."""

@@ -64,7 +64,8 @@ def test_a_language_model_trains_a_step(
         # Every layer and head, but narrow ones: the full width is built below, without its memory.
         words += ["--model.width=64", "--model.feedforward_width=64"]
     else:
-        words += ["--data.max_bytes=100000"]
+        # Few files, of which every split needs one.
+        words += ["--data.max_bytes=100000", "--data.val_fraction=0.2", "--data.test_fraction=0.2"]
     short = SHORT["doubling" if "doubling" in config["stages"] else "table"]
     status = main(["fit", "--config", str(file), *words, *short, *ONE_STEP])
     assert status == 0, capsys.readouterr().err

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.utils.data import DataLoader
 
@@ -71,7 +71,8 @@ def main() -> None:
     strategy, devices, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    torch.manual_seed(0)
+    # Not torch.manual_seed: strategies of several processes seed again with what this one notes.
+    seed_everything(0, verbose=False)
     model = LanguageModel(
         11,
         layers=2,
