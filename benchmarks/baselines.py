@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.contenders import HEAD_DIM, HEADS, SIDE, Contender, random_inputs
+from benchmarks.contenders import HEAD_DIM, HEADS, SIDE, WINDOW, Contender, ours, random_inputs
 
 
 class Unavailable(RuntimeError):
@@ -140,3 +140,9 @@ BASELINES: dict[str, Callable[[int], Contender]] = {
     "dense-masked": lambda length: dense(length, masked=True),
     "flex": flex,
 }
+
+
+def call_of(contender: str, length: int, direction: str) -> Callable[[], object]:
+    """The call whose memory `benchmarks.memory` measures: "ours" on the window, or a baseline."""
+    made = ours(WINDOW, length) if contender == "ours" else BASELINES[contender](length)
+    return made.run(direction)

@@ -1,11 +1,12 @@
 """The attention core alone: a window of 256 + 256 keys, 12 heads of size 64, float32, batch 1."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 import sparse_patterns as sp
-from benchmarks import machine, memory
+from benchmarks import machine
 from benchmarks.baselines import BASELINES, Unavailable, check_equal
+from benchmarks.comparisons import peaks, timed, times_faster
 from benchmarks.contenders import (
     DIRECTIONS,
     HEAD_DIM,
@@ -18,8 +19,7 @@ from benchmarks.contenders import (
     useful_flop,
 )
 from benchmarks.suites import Case, Options
-from benchmarks.table import Goal, Row, mebibytes, milliseconds
-from benchmarks.timing import interleave, medians
+from benchmarks.table import Goal, Row
 
 # The goals are set for this length; at others the figure is printed without one.
 GOAL_LENGTH = 4096
@@ -53,41 +53,9 @@ VARIANTS = {
 UNIONS = ("bigbird", "sparse-transformer-strided", "sparse-transformer-fixed")
 
 
-def timed(
-    case: str,
-    figure: str,
-    length: int,
-    direction: str,
-    calls: tuple[Callable[[], object], Callable[[], object]],
-    measured: Callable[[float, float], float],
-    goal: Goal | None,
-    options: Options,
-) -> Row:
-    """Times our side against another in interleaved rounds.
-
-    Args:
-        case: Name of the case.
-        figure: What `measured` gives, in words.
-        length: Sequence length in tokens.
-        direction: "forward" or "forward+backward".
-        calls: Our side and the other.
-        measured: From our median and the other's, in seconds, to the figure.
-        goal: The bound at `GOAL_LENGTH`.
-        options: How long to measure.
-    """
-    times = interleave(dict(zip(("ours", "other"), calls, strict=True)), options.effort)
-    middle = medians(times)
-    return Row(
-        case=case,
-        figure=figure,
-        length=length,
-        direction=direction,
-        measured=measured(middle["ours"], middle["other"]),
-        goal=goal if length == GOAL_LENGTH else None,
-        ours=milliseconds(middle["ours"]),
-        other=milliseconds(middle["other"]),
-        samples=times,
-    )
+def at_goal_length(length: int, goal: Goal | None) -> Goal | None:
+    """The goal, at the length it is set for."""
+    return goal if length == GOAL_LENGTH else None
 
 
 def matmul_rate(options: Options) -> Iterator[Row]:
@@ -103,7 +71,7 @@ def matmul_rate(options: Options) -> Iterator[Row]:
                 direction,
                 (window.run(direction), machine.matmul()),
                 lambda mine, other, work=work: work * other / mine,
-                RATE_GOALS[direction],
+                at_goal_length(length, RATE_GOALS[direction]),
                 options,
             )
 
@@ -126,8 +94,8 @@ def against(name: str, options: Options) -> Iterator[Row]:
                 length,
                 direction,
                 (window.run(direction), other.run(direction)),
-                lambda mine, theirs: theirs / mine,
-                BASELINE_GOALS.get(name, {}).get(direction),
+                times_faster,
+                at_goal_length(length, BASELINE_GOALS.get(name, {}).get(direction)),
                 options,
             )
 
@@ -177,7 +145,7 @@ def over_window(
             direction,
             (contender.run(direction), window.run(direction)),
             lambda mine, plain: factor * mine / plain,
-            goal,
+            at_goal_length(length, goal),
             options,
         )
 
@@ -195,18 +163,15 @@ def length_time(options: Options) -> Iterator[Row]:
         return
     goal = LENGTH_TIME_GOAL if (short, long) == (GOAL_LENGTH, 4 * GOAL_LENGTH) else None
     for direction in DIRECTIONS:
-        calls = {str(length): ours(WINDOW, length).run(direction) for length in (long, short)}
-        times = interleave(calls, options.effort)
-        middle = medians(times)
-        yield Row(
-            case="length-time",
-            figure=f"time at {long:,} / at {short:,}",
-            direction=direction,
-            measured=middle[str(long)] / middle[str(short)],
-            goal=goal,
-            ours=milliseconds(middle[str(long)]),
-            other=milliseconds(middle[str(short)]),
-            samples=times,
+        yield timed(
+            "length-time",
+            f"time at {long:,} / at {short:,}",
+            None,
+            direction,
+            (ours(WINDOW, long).run(direction), ours(WINDOW, short).run(direction)),
+            lambda longer, shorter: longer / shorter,
+            goal,
+            options,
         )
 
 
@@ -215,31 +180,15 @@ def length_memory(options: Options) -> Iterator[Row]:
     short, long = options.lengths[0], options.lengths[-1]
     goal = LENGTH_MEMORY_GOAL if (short, long) == (GOAL_LENGTH, 4 * GOAL_LENGTH) else None
     for direction in DIRECTIONS:
-        peak = partial(memory.peak_bytes, direction=direction, threads=options.threads)
-        mine = {length: peak("ours", length) for length in {short, long}}
-        if short != long:
-            yield memory_row(
-                f"memory at {long:,} / at {short:,}", None, direction, mine[long], mine[short], goal
-            )
-        theirs = peak("huggingface", short)
-        yield memory_row("of Hugging Face's memory", short, direction, mine[short], theirs, None)
-
-
-def memory_row(
-    figure: str, length: int | None, direction: str, mine: int, other: int, goal: Goal | None
-) -> Row:
-    """The ratio of two peaks in bytes."""
-    return Row(
-        case="memory",
-        figure=figure,
-        length=length,
-        direction=direction,
-        measured=mine / other,
-        goal=goal,
-        ours=mebibytes(mine),
-        other=mebibytes(other),
-        samples={"ours": [mine], "other": [other]},
-    )
+        yield from peaks(
+            "memory",
+            "benchmarks.baselines",
+            direction,
+            goal,
+            options,
+            baseline="huggingface",
+            owner="Hugging Face's",
+        )
 
 
 CASES = [

@@ -1,9 +1,10 @@
-"""Peak memory of one pass, measured in a process of its own.
+"""Peak memory of one call, measured in a process of its own.
 
-The parent starts `python -m benchmarks.memory`. The child makes the inputs, notes its resident
-memory, runs one pass, and prints how far the peak rose above that, in bytes.
+The parent starts `python -m benchmarks.memory`. The child makes the call's inputs, notes its
+resident memory, calls once, and prints how far the peak rose above that, in bytes.
 """
 
+import importlib
 import json
 import os
 import resource
@@ -14,13 +15,14 @@ from pathlib import Path
 WARM_UP_LENGTH = 1024
 
 
-def peak_bytes(contender: str, length: int, direction: str, *, threads: int) -> int:
-    """Peak memory above the inputs, in bytes, of one pass.
+def peak_bytes(source: str, contender: str, length: int, direction: str, *, threads: int) -> int:
+    """Peak memory above the inputs, in bytes, of one call.
 
     Args:
+        source: Module whose `call_of(contender, length, direction)` makes inputs and call.
         contender: "ours", or the name of a baseline.
         length: Sequence length in tokens.
-        direction: "forward" or "forward+backward".
+        direction: What the call does, as in `Row`.
         threads: Number of threads for torch.
 
     Raises:
@@ -29,9 +31,9 @@ def peak_bytes(contender: str, length: int, direction: str, *, threads: int) -> 
     # A fixed threshold, so that the C library gives large blocks back when they are freed. Left to
     # itself it raises the threshold and keeps them, which hides later allocations from the peak.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
-    command = [sys.executable, "-m", "benchmarks.memory", contender, str(length), direction]
+    words = [source, contender, str(length), direction, str(threads)]
     done = subprocess.run(
-        [*command, str(threads)],
+        [sys.executable, "-m", "benchmarks.memory", *words],
         cwd=Path(__file__).parents[1],
         env=environment,
         capture_output=True,
@@ -73,20 +75,14 @@ def _peak() -> int:
 
 
 def main() -> None:
-    """The child: one contender, one pass, one line of JSON."""
+    """The child: one contender, one call, one line of JSON."""
     import torch
 
-    from benchmarks.baselines import BASELINES
-    from benchmarks.contenders import WINDOW, Contender, ours
-
-    name, length, direction, threads = sys.argv[1:]
+    source, contender, length, direction, threads = sys.argv[1:]
     torch.set_num_threads(int(threads))
-
-    def make(length: int) -> Contender:
-        return ours(WINDOW, length) if name == "ours" else BASELINES[name](length)
-
-    make(WARM_UP_LENGTH).run(direction)()  # loads libraries and starts threads
-    call = make(int(length)).run(direction)
+    call_of = importlib.import_module(source).call_of
+    call_of(contender, WARM_UP_LENGTH, direction)()  # loads libraries and starts threads
+    call = call_of(contender, int(length), direction)
     before = _reset_peak()
     result = call()
     print(json.dumps({"bytes": _peak() - before}))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from benchmarks.table import Row
 from benchmarks.timing import Effort
 
-SUITES = {"core": "benchmarks.core"}
+SUITES = {"core": "benchmarks.core", "lm": "benchmarks.lm"}
 
 
 @dataclass(frozen=True)

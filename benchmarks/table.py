@@ -38,7 +38,7 @@ class Row:
         case: Which case measured it.
         figure: What the number is, in words.
         length: Sequence length in tokens, or None where several are compared.
-        direction: "forward" or "forward+backward".
+        direction: What one call does: "forward", "forward+backward" or "training step".
         measured: The number, or None where it could not be had; `note` then says why.
         goal: The bound it is to keep, or None.
         ours: The middle cost of our side, with its unit ("61.2 ms").

@@ -86,11 +86,11 @@ def test_goals_apply_at_the_length_they_are_set_for() -> None:
 def test_peak_memory_is_measured_above_the_inputs(direction: str) -> None:
     length = 2048
     output = HEADS * length * HEAD_DIM * 4
-    peak = memory.peak_bytes("dense", length, direction, threads=1)
+    peak = memory.peak_bytes("benchmarks.baselines", "dense", length, direction, threads=1)
     results = 1 if direction == "forward" else 4  # the output, and then three gradients
     assert results * output < peak < 40 * output
 
 
 def test_a_failing_child_is_reported() -> None:
     with pytest.raises(RuntimeError, match="KeyError: 'nothing'"):
-        memory.peak_bytes("nothing", 64, "forward", threads=1)
+        memory.peak_bytes("benchmarks.baselines", "nothing", 64, "forward", threads=1)
