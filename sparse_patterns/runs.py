@@ -62,8 +62,9 @@ class Run:
             mask = self.mask
             if mask is not None and mask.shape[0] > 1:
                 mask = mask[first : first + count]
-            q_start, k_start = self.q_start + first * self.q_tile, self.k_start + first * self.k_tile
-            yield replace(self, tiles=count, q_start=q_start, k_start=k_start, mask=mask)
+            q = self.q_start + first * self.q_tile
+            k = self.k_start + first * self.k_tile
+            yield replace(self, tiles=count, q_start=q, k_start=k, mask=mask)
 
     def query_rows(self) -> Tensor:
         """Return the query rows, int64 `(tiles, rows)`."""
