@@ -1,8 +1,8 @@
 """Attention with a pattern: the public function, and the operator behind it.
 
 The operator is opaque to `torch.compile` and `torch.export`, with shapes and a backward
-registered; the pattern
-travels as a string, and everything that depends on it happens when the operator runs.
+registered; the pattern travels as a string, and everything that depends on it happens when the
+operator runs.
 """
 
 from __future__ import annotations
@@ -42,27 +42,24 @@ def attention(
         out[i] = sum_j softmax_j(scale * q[i] . k[j]) v[j]    over the visible j
 
     A query that sees no key gives zeros, with zero gradients. Softmax accumulates in float32
-    (float64 for
-    float64 inputs). Under `torch.compile`, make the pattern outside the compiled function.
+    (float64 for float64 inputs). Under `torch.compile`, make the pattern outside the compiled
+    function.
 
     Args:
         q: Queries `(batch, heads, q_len, head_dim)`.
         k: Keys `(batch, kv_heads, kv_len, head_dim)`; `kv_heads` divides `heads`, and query head
-            `h` uses key
-            head `h // (heads // kv_heads)`.
+            `h` uses key head `h // (heads // kv_heads)`.
         v: Values, of the shape of `k`.
         pattern: What attends to what.
         layer: Layer of a pattern that varies over layers.
         layers: Number of layers of the model.
         key_mask: bool `(batch, kv_len)`, True for a real token. A padded key is invisible; the row
-            of a padded
-            query is zeros.
+            of a padded query is zeros.
         global_mask: bool `(batch, kv_len)`, True for a global token, for patterns with
             `BatchGlobal()`.
         global_qkv: Queries, keys and values of separate projections, of the shapes of `q, k, v`,
-            that the rows
-            of global tokens are computed from. All other rows use `q, k, v`, also for the columns
-            of global keys.
+            that the rows of global tokens are computed from. All other rows use `q, k, v`, also for
+            the columns of global keys.
         segment_ids: int `(batch, kv_len)`, for patterns with `SameDocument()`.
         q_offset: Position of query row 0; by default the queries are the last `q_len` positions.
         scale: Factor of the scores, `1 / sqrt(head_dim)` by default.
@@ -72,14 +69,13 @@ def attention(
 
     Returns:
         The output, of the shape and layout of `q`; with `return_lse` also `(batch, heads, q_len)`
-        in the
-        accumulation type, -inf for a query that sees no key.
+        in the accumulation type, -inf for a query that sees no key.
 
     Raises:
         TypeError: An argument has the wrong type.
         ValueError: A shape or a number is not allowed, a mask is given to a pattern that does not
-            read it, the
-            pattern does not fit the heads or layers, or a named kernel cannot serve the call.
+            read it, the pattern does not fit the heads or layers, or a named kernel cannot serve
+            the call.
     """
     check_call(
         q, k, v, pattern, key_mask, global_mask, global_qkv, segment_ids, dropout_p, layer, layers

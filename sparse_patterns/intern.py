@@ -17,7 +17,7 @@ _rules: dict[Pattern, str] = {}
 def intern(pattern: Pattern) -> str:
     """Return the string of a pattern.
 
-    Its configuration, or a number of this process for one with a `Rule`.
+    It is the pattern's configuration, or a number of this process for one with a `Rule`.
     """
     if uses(pattern, Rule):
         key = _rules.setdefault(pattern, f"rule-{len(_rules)}")

@@ -1,8 +1,7 @@
 """Lowering: from the terms of one head's pattern to disjoint parts made of runs of tiles.
 
 Cost in time and memory grows with the visible blocks; a term with pairs that must be evaluated one
-by one
-(a `Rule`, an overlap with an earlier term) costs as much as the tiles its bounds leave.
+by one (a `Rule`, an overlap with an earlier term) costs as much as the tiles its bounds leave.
 """
 
 from __future__ import annotations
@@ -43,12 +42,9 @@ def lower(pattern: Pattern, q_len: int, kv_len: int, q_offset: int) -> tuple[Par
     """Return the parts of one head's bound pattern for one shape.
 
     The rows of global tokens known before the call are a part of their own, last, with `queries`
-    set; the
-    other parts may compute these rows too, and what they find is to be dropped. Per-example global
-    columns
-    are a part with `dynamic` set whose keys are filled in at the call; so are per-example rows,
-    which are
-    not listed here.
+    set; the other parts may compute these rows too, and what they find is to be dropped.
+    Per-example global columns are a part with `dynamic` set whose keys are filled in at the call.
+    Per-example rows are not listed here; they are made at the call.
     """
     if not q_len or not kv_len:
         return ()
@@ -108,10 +104,7 @@ def alternatives(pattern: Pattern) -> tuple[Pattern, ...]:
 
 
 def _batch_columns(term: Term, earlier: list[Term], q_len: int) -> Part:
-    """Return the part whose keys are each example's global tokens.
-
-    `keys` of every run being 0 for now.
-    """
+    """Return the part whose keys are each example's global tokens; its runs have 0 keys so far."""
     tiles, left = divmod(q_len, MAX_ROWS)
     whole = (
         Run(tiles, MAX_ROWS, 0, 0, 1, MAX_ROWS, 0, 1, 0),
@@ -122,9 +115,13 @@ def _batch_columns(term: Term, earlier: list[Term], q_len: int) -> Part:
 
 
 def _evaluate(pattern: Pattern, q: Tensor, k: Tensor, kv_len: int) -> Tensor:
-    """Return the visible pairs of tiles.
+    """Return the visible pairs of tiles, bool `(tiles, rows, keys)`.
 
-    `(tiles, rows)` and `(tiles, keys)` to `(tiles, rows, keys)`.
+    Args:
+        pattern: A bound pattern.
+        q: int64 `(tiles, rows)`, query positions.
+        k: int64 `(tiles, keys)`, key positions.
+        kv_len: Number of keys.
     """
     rows = q.shape[1]
     out = torch.empty(q.shape[0], rows, k.shape[1], dtype=torch.bool)
@@ -146,13 +143,10 @@ def _tile_rows(width: float, listed: bool) -> int:
 def _edges(
     term: Term, q: Tensor, kv_len: int, step: int, height: int
 ) -> tuple[Tensor, Tensor] | None:
-    """Cut the queries of a window much shorter than the sequence.
-
-    Each end of the sequence is one tile.
+    """Cut the queries of a window much shorter than the sequence, each end of it to one tile.
 
     There the windows stick out by a different amount in every row, so that many small tiles would
-    share
-    nothing. Returns what `_cut_queries` does, or None where the window is not of that kind.
+    share nothing. Returns what `_cut_queries` does, or None where the window is not of that kind.
     """
     if term.blocks or term.columns or step > MAX_STEP_WITH_EDGES or term.left < 0 or term.right < 0:
         return None
@@ -204,10 +198,7 @@ def _cut_queries(
 
 
 def _interval_part(term: Term, earlier: list[Term], q: Tensor, kv_len: int) -> Part:
-    """Lower a term whose queries each see an interval of the keys.
-
-    Of every `dilation`-th key or of a list.
-    """
+    """Lower a term whose queries each see an interval: of every `dilation`-th key or of a list."""
     listed = term.key_list(kv_len)
     step = 1 if listed is not None else term.dilation
     low, high = term.bounds(q, kv_len)
@@ -324,10 +315,7 @@ def _may_overlap(
 
 
 def _share_masks(tiles: Tiles, first: Tensor, last: Tensor) -> None:
-    """Set kinds and masks from the first and last column that each row sees.
-
-    -1 and -1 where there is no row.
-    """
+    """Set kinds and masks from the first and last column each row sees; both -1 for no row."""
     height = first.shape[1]
     full = ((first <= 0) & ((last == tiles.keys[:, None] - 1) | (first < 0))).all(1)
     generator = torch.Generator().manual_seed(0)
@@ -366,9 +354,9 @@ def _evaluate_tiles(
 
 
 def _with_masks(tiles: Tiles, mask: Tensor) -> Tiles:
-    """Give tiles of one shape their masks.
+    """Give tiles of one shape their masks: none where full, shared where only few differ.
 
-    Dropped where empty, none where full, shared where few differ.
+    Tiles that see nothing are dropped.
     """
     count = tiles.q_start.numel()
     flat = mask.reshape(count, -1)
@@ -424,10 +412,7 @@ def _concatenate(groups: list[Tiles]) -> Tiles:
 
 
 def _layout_parts(term: Term, earlier: list[Term], q: Tensor, kv_len: int) -> list[Part]:
-    """Lower a term given by a table of blocks.
-
-    Each tile gathers the key blocks of its block row.
-    """
+    """Lower a term given by a table of blocks; each tile gathers the key blocks of its row."""
     layout = term.layout
     assert isinstance(layout, BoundRandomBlocks | BlockTable)
     block = layout.block

@@ -109,7 +109,7 @@ class SparseSelfAttention(nn.Module):
     def copy_to_global_projections(self) -> None:
         """Copy query, key and value projections to the global ones, which stay independent.
 
-        For after loading weights, and after training without any global token.
+        Call it after loading weights, and after training without any global token.
 
         Raises:
             ValueError: The module was made without `global_projections`.

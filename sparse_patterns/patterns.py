@@ -21,8 +21,8 @@ from sparse_patterns.schedules import Schedule, map_value, number
 class Pattern:
     """A set of visible (query, key) pairs for each layer and head.
 
-    Combine patterns with `a | b` (union), `a & b` (intersection) and `~a` (complement).
-    Patterns are frozen, hashable and comparable; their `repr` is the expression that makes them.
+    Combine patterns with `a | b` (union), `a & b` (intersection) and `~a` (complement). Patterns
+    are frozen, hashable and comparable; their `repr` is the expression that makes them.
     """
 
     def __or__(self, other: object) -> Pattern:

@@ -121,7 +121,8 @@ def _by_kind(atom: atoms.Pattern, scene: Scene) -> list[tuple[str, Tensor]]:
 def receptive_field(masks: Sequence[Tensor], position: int) -> Tensor:
     """Return which inputs reach a position after one layer, two, and so on.
 
-    The row of `position` in the boolean products `M1`, `M2 M1`, ..., each layer with its residual.
+    It is the row of `position` in the boolean products `M1`, `M2 M1`, ..., each layer with its
+    residual.
 
     Args:
         masks: What the heads of each layer see together, bool `(length, length)`, from the first.

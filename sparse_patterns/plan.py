@@ -36,8 +36,7 @@ class Group:
         row_tokens: Tokens whose rows are computed apart (see `lowering.lower`), as positions.
         batch_rows: Whether the rows of each example's global tokens are computed apart.
         visible: Visible pairs of one head. Tensors of the batch are not known to the plan:
-            documents count as
-            one, and per-example global tokens as none.
+            documents count as one, and per-example global tokens as none.
         reach: How far back and how far forward a query sees, in tokens.
     """
 
@@ -87,10 +86,7 @@ class Plan:
 
     @cached_property
     def visible(self) -> int:
-        """Visible (query, key) pairs over all heads of one example.
-
-        Exact for what the plan knows.
-        """
+        """Visible (query, key) pairs over all heads of one example, as far as the plan knows."""
         return sum(len(group.heads) * group.visible for group in self.groups)
 
     @cached_property
@@ -108,22 +104,22 @@ class Plan:
     def flops(self) -> int:
         """Floating-point operations of one example's forward pass on visible pairs.
 
-        Two products of a pair.
+        A pair takes part in two products.
         """
         return 4 * self.head_dim * self.visible
 
     @property
     def backward_flops(self) -> int:
-        """Floating-point operations of the backward pass.
+        """Floating-point operations of the backward pass of one example on visible pairs.
 
-        Five products of a pair, one of them again.
+        A pair takes part in five products, one of which the forward pass computed before.
         """
         return 10 * self.head_dim * self.visible
 
     def bytes(self, element_size: int = 4) -> int:
         """Bytes read and written by one example's forward pass.
 
-        Every tile's queries, keys, values, output.
+        Every tile reads its queries, keys and values, and writes its output.
 
         Args:
             element_size: Bytes of an element.
@@ -178,8 +174,7 @@ def plan(
     """Return the plan of a pattern for a shape, from the cache where it was made before.
 
     Time and memory grow with the visible blocks; pairs of a `Rule` are evaluated one by one
-    wherever the rest
-    of the pattern leaves some.
+    wherever the rest of the pattern leaves some.
 
     Args:
         pattern: Any pattern.
@@ -276,9 +271,9 @@ def _short(runs: tuple[Run, ...]) -> Iterator[Run]:
 
 
 def _row_extent(mask: Tensor | None, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the first key, the last key and the number of keys that each row sees, `(tiles.
+    """Return the first key, the last key and the number of keys that each row sees.
 
-    Rows or 1)`.
+    Each is int64 `(tiles or 1, rows or 1)`, to be broadcast to all tiles and rows.
     """
     if mask is None:
         number = torch.tensor([[keys.shape[1]]])

@@ -1,13 +1,11 @@
 """Runs: equal tiles at equal distances, the unit that kernels execute.
 
 A *tile* is some rows of queries against some keys. A *run* is a number of tiles of one shape whose
-first
-query and first key advance by constant steps, so that a kernel can view all of them in place as
-one batch:
+first query and first key advance by constant steps, so that a kernel can view all of them in place
+as one batch:
 
-    query of tile t, row i:   q_start + t * q_tile + i * q_step      (an index of a query row)
-    key of tile t, column c:  k_start + t * k_tile + c * k_step      (an index of a key, or of a
-    key list)
+    query of tile t, row i:   q_start + t * q_tile + i * q_step   (an index of a query row)
+    key of tile t, column c:  k_start + t * k_tile + c * k_step   (an index of a key or a key list)
 """
 
 from __future__ import annotations
@@ -140,8 +138,7 @@ class Tiles:
         keys: int64 `(tiles,)`, number of keys.
         kind: int64 `(tiles,)`; tiles of one kind have equal masks, or masks to be stacked.
         masks: By kind: bool `(1, rows, keys)` shared, `(tiles of the kind, rows, keys)` stacked in
-            order, or
-            None.
+            order, or None.
         step: Distance between rows of a tile, and between its keys.
     """
 

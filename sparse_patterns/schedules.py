@@ -194,7 +194,7 @@ class Listed(_Items):
 class Spread(_Items):
     """The values over equal groups of neighbouring layers, for any number of layers.
 
-    As `PerHead` does with heads. Where the layers cannot be cut equally, groups differ by one
+    `PerHead` does the same with heads. Where the layers cannot be cut equally, groups differ by one
     layer, and a model of fewer layers than values leaves some out.
     """
 

@@ -1,10 +1,8 @@
 """Normal form of a bound pattern: a union of terms, each an intersection of literals.
 
 A term whose literals speak of the distance, of blocks or of fixed keys has *bounds*: each query
-sees an
-interval of a sorted list of keys. Whatever else a term says is kept as its `rest`, to be evaluated
-exactly
-inside the tiles that the bounds leave.
+sees an interval of a sorted list of keys. Whatever else a term says is kept as its `rest`, to be
+evaluated exactly inside the tiles that the bounds leave.
 """
 
 from __future__ import annotations
@@ -40,10 +38,7 @@ from sparse_patterns.patterns import (
 )
 
 MAX_TERMS = 16
-"""A pattern with more terms is lowered as one term.
-
-Evaluated exactly wherever it may see anything.
-"""
+"""A pattern with more terms is lowered as one, evaluated exactly wherever it may see anything."""
 
 UNLIMITED = 1 << 40
 """A distance beyond any sequence."""
@@ -160,8 +155,7 @@ def to_terms(pattern: Pattern) -> list[Term]:
     """Return the terms of a bound pattern: those known before the call first, then the wider first.
 
     The rows of global tokens are not part of any term, since they are computed apart: a row-global
-    atom
-    stands for its columns.
+    atom stands for its columns.
     """
     literals = _terms(pattern, positive=True)
     if literals is None:
@@ -265,8 +259,7 @@ def without(term: Term, earlier: list[Term]) -> Pattern:
     """Return the pairs of a term that no earlier term names.
 
     For a term known before the call, documents are left out: the earlier terms are then known too,
-    and one
-    that is held to documents comes only before others that are.
+    and one that is held to documents comes only before others that are.
     """
     kind = "pattern" if term.dynamic or term.batch else "static"
     own = getattr(term, kind)

@@ -17,9 +17,8 @@ class SeedEachBatch(Callback):
     """Seeds Python, NumPy and torch before each training batch, by seed, process and batch.
 
     Saving the states of the generators would restore the moment of the checkpoint. This also
-    survives
-    what lies between two optimizer steps: a validation run or a sample that draws random numbers, a
-    gradient accumulation that is begun again, another number of data workers.
+    survives what lies between two optimizer steps: a validation run or a sample that draws random
+    numbers, a gradient accumulation that is begun again, another number of data workers.
 
     Args:
         seed: The seed of the run; None takes that of Lightning's `seed_everything`, or 0.

@@ -21,8 +21,7 @@ class Stages(Callback):
     The data set needs `set_stage(stage, sequence_length, batch_size, batches_done, batches)`; a
     model with `set_window_scale(scale)` has its windows scaled. Everything a stage decides is
     derived from the table and the number of optimizer steps, also on a resume, so the table may be
-    changed between
-    two runs: a longer context is a stage added at the end.
+    changed between two runs: a longer context is a stage added at the end.
 
     Args:
         table: The stages in full.

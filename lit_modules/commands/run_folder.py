@@ -120,7 +120,7 @@ def attach(
         settings: The `run` part of the configuration.
         trainer: The arguments of the trainer; changed in place.
         model: The model; its attribute `monitor` names the validation metric that is best when
-        lowest.
+            lowest.
         data: `class_path` and `init_args` of the data set.
         command: fit, validate, test or predict.
     """

@@ -130,8 +130,7 @@ class Kernel(ABC):
         """Return the output, laid out like `q`, and the log-sum-exp `(batch, heads, q_len)`.
 
         The log-sum-exp is float64 for float64 inputs and float32 for all others; -inf for a query
-        that sees
-        no key, whose output is zeros.
+        that sees no key, whose output is zeros.
         """
 
     @abstractmethod

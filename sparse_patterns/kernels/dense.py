@@ -1,6 +1,6 @@
-"""The dense kernel.
+"""The dense kernel: every score, masked.
 
-Every score, masked. Any pattern, any device; the choice for short sequences.
+It serves any pattern on any device, and is the choice for short sequences.
 """
 
 from __future__ import annotations
@@ -19,10 +19,7 @@ from sparse_patterns.plan import Plan
 from sparse_patterns.terms import has_batch_rows, row_tokens
 
 CALL_SECONDS, FLOP_RATE, MASK_RATE = 100e-6, 150e9, 5e8
-"""Declared rates, for choosing a kernel.
-
-Time of a call, operations and mask elements per second.
-"""
+"""Declared rates, for choosing a kernel: time of a call, operations and mask elements a second."""
 
 MASK_CACHE_BYTES = 1 << 26
 """Masks kept between calls, in bytes; the one not used for longest goes first."""
@@ -106,13 +103,10 @@ Branch = tuple[Tensor, tuple[Tensor, Tensor, Tensor], Tensor]
 
 
 def _branches(call: Call, plan: Plan, example: int) -> list[Branch]:
-    """Return the rows, inputs and mask `(heads or 1, rows.
-
-    Kv_len)` of the local and the global branch.
+    """Return the local and the global branch: rows, inputs and mask `(heads or 1, rows, kv_len)`.
 
     A row of a global token with projections of its own is empty in the first branch, every other
-    one in the
-    second, so that the branches add up.
+    one in the second, so that the branches add up.
     """
     mask = _mask(call, plan, example)
     everything = torch.arange(call.request.q_len, device=call.q.device)
@@ -212,10 +206,7 @@ def _reduce(x: Tensor, call: Call) -> Tensor:
 
 
 def _weights(q: Tensor, k: Tensor, mask: Tensor, call: Call) -> tuple[Tensor, Tensor]:
-    """Return the softmax weights `(heads, rows, kv_len)`, zeros in empty rows.
-
-    And the log-sum-exp.
-    """
+    """Return weights `(heads, rows, kv_len)`, zeros in empty rows, and the log-sum-exp."""
     dtype = accumulation_dtype(call.q.dtype)
     scores = (q.to(dtype) * call.scale) @ _expand(k, call).mT
     scores = scores.masked_fill(~mask, -torch.inf)

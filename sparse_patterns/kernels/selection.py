@@ -52,10 +52,7 @@ class Selection:
         return x if part.keys is None else x.index_select(0, part.keys.to(x.device))
 
     def scatter(self, total: Tensor, parts: Tensor, part: Part) -> None:
-        """Add gradients of gathered keys to those of all keys.
-
-        Nothing to do where nothing was gathered.
-        """
+        """Add gradients of gathered keys to those of all keys, where any were gathered."""
         if part.keys is None:
             return
         keys = part.keys.to(total.device)

@@ -1,18 +1,12 @@
-"""The tiled kernel.
+"""The tiled kernel: batched matrix products over the runs of a plan.
 
-Batched matrix products over the runs of a plan, made for the CPU, right everywhere.
-
-For each head, each run of tiles is taken some tiles at a time: scores by one batched product over
-strided
-views of `q` and `k` (nothing is copied), a bias on the masked columns only, exponentials in place,
-and a
-second product into the output. Parts add up: numerators and denominators of disjoint parts are
-sums. Scores
-that are certain to stay small (by Cauchy-Schwarz) are not shifted by their maximum; all others
-are, as in
-FlashAttention (Dao et al. 2022). The backward pass computes the weights again from the
-log-sum-exp, so memory
-grows with the length and not with the window.
+It is made for the CPU, and right everywhere. For each head, each run of tiles is taken some tiles
+at a time: scores by one batched product over strided views of `q` and `k` (nothing is copied), a
+mask on the columns that need one, exponentials in place, and a second product into the output.
+Parts add up: numerators and denominators of disjoint parts are sums. Scores that are certain to
+stay small (by Cauchy-Schwarz) are not shifted by their maximum; all others are, as in
+FlashAttention (Dao et al. 2022). The backward pass computes the weights again from the log-sum-exp,
+so memory grows with the length and not with the window.
 """
 
 from __future__ import annotations
@@ -36,10 +30,7 @@ HEAD_SECONDS, PIECE_SECONDS, FLOP_RATE = 100e-6, 20e-6, 200e9
 """Declared rates, for choosing a kernel: time of a head, of a piece, and operations per second."""
 
 SAFE_SCORE = 40.0
-"""Scores up to this size need no shift.
-
-Exp(40) times a million keys is far from float32's range.
-"""
+"""Scores up to this need no shift: exp(40) times a million keys is far from float32's range."""
 
 
 @dataclass
@@ -62,10 +53,7 @@ class Piece:
         return run.k_tile == 0 and (self.tiles == 1 or run.q_tile == run.rows * run.q_step)
 
     def queries(self, x: Tensor) -> Tensor:
-        """View the rows of `x` `(n, D)` or `(n,)` as `(C, T, D)` or `(C, T)`.
-
-        C = 1 for shared keys.
-        """
+        """View rows of `x` `(n, D)` or `(n,)` as `(C, T, D)` or `(C, T)`; shared keys make C 1."""
         run = self.run
         start = run.q_start + self.tile * run.q_tile + self.row * run.q_step
         if self.shared_keys:
@@ -87,8 +75,7 @@ class Piece:
             at: What the masks of the example are.
             part: The part of the run.
             additive: Add -inf, for scores. Otherwise multiply by 0, for exponentials that are all
-                finite:
-                the exponential of -inf takes ten times as long as that of a number.
+                finite: the exponential of -inf takes ten times as long as that of a number.
         """
         view = x.view(self.tiles, self.rows, -1)
         rows = slice(self.row, self.row + self.rows)
@@ -190,10 +177,7 @@ class Side:
 
     @classmethod
     def of(cls, q: Tensor, k: Tensor, v: Tensor, scale: float, space: Workspace) -> Side:
-        """Stage one head.
-
-        `q` is copied, `k` and `v` only where their layout or type requires it.
-        """
+        """Stage one head: `q` is copied, `k` and `v` only where layout or type requires it."""
         dtype = space.dtype
         scaled = torch.empty(q.shape, dtype=dtype, device=q.device)
         torch.mul(q.to(dtype), scale, out=scaled)
@@ -217,10 +201,7 @@ def _is_matrix(x: Tensor) -> bool:
 
 
 class Dropout:
-    """Factors 0 and 1 / (1 - p).
-
-    The same sequence in the forward and the backward pass of a head.
-    """
+    """Factors 0 and 1 / (1 - p), in one sequence for the forward and backward pass of a head."""
 
     def __init__(self, p: float, seed: int, device: torch.device) -> None:
         self.p = p
@@ -260,11 +241,9 @@ def forward_parts(
     space: Workspace,
     total: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the output `(n.
+    """Return the output `(n, D)` and log-sum-exp `(n,)` of all rows of `side.q`, over some parts.
 
-    D)` and log-sum-exp `(n,)` of all rows of `side.q` over disjoint parts.
-
-    The output is built in `total` where that is given.
+    The parts are disjoint. The output is built in `total` where that is given.
     """
     if total is None:
         total = side.v.new_empty(side.q.shape[0], side.v.shape[1])
@@ -299,10 +278,7 @@ def forward_parts(
 
 @dataclass
 class Gradients:
-    """Where one head's gradients are added up.
-
-    Matrices `(n, D)`; that of `q` is of the scaled queries.
-    """
+    """Where one head's gradients are added up, as `(n, D)`; that of `q` is of scaled queries."""
 
     q: Tensor
     k: Tensor

@@ -23,10 +23,7 @@ class Result:
 
 
 def softmax_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Attend over the visible pairs.
-
-    `(batch, heads, n, D)` and a mask `(batch, heads, q_len, kv_len)`.
-    """
+    """Attend with `(batch, heads, n, D)` where a `(batch, heads, q_len, kv_len)` mask is True."""
     share = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(share, 1), v.repeat_interleave(share, 1)
     scores = q @ k.mT / math.sqrt(q.shape[-1])

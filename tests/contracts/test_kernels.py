@@ -1,7 +1,4 @@
-"""The contract of kernels.
-
-Every one, on everything it says it can do, against the float64 oracle.
-"""
+"""The contract of kernels: each, on everything it says it can do, against the float64 oracle."""
 
 from __future__ import annotations
 
@@ -38,10 +35,7 @@ def make_case(pattern: sp.Pattern, q_len: int, kv_len: int | None = None, **fiel
 
 
 def make_inputs(case: Case, dtype: torch.dtype, *, own: bool = False, factor: float = 1.0):
-    """Return `q, k, v`, with `own` also `global_qkv`.
-
-    And the gradients of output and log-sum-exp.
-    """
+    """Return `q, k, v`, with `own` also `global_qkv`, and the gradients of output and LSE."""
     generator = torch.Generator().manual_seed(case.seed)
 
     def draw(heads: int, length: int) -> torch.Tensor:

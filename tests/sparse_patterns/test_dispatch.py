@@ -1,7 +1,4 @@
-"""Dispatch.
-
-The fastest by declared rates, an explicit one honoured or refused, and every reason told.
-"""
+"""Dispatch: the fastest by declared rates, a named one honoured or refused, every reason told."""
 
 from __future__ import annotations
 
