@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparse_patterns.algebra import bind
+from sparse_patterns.binding import bind
 from sparse_patterns.cache_store import Store, make_stores
 from sparse_patterns.patterns import Pattern
 from sparse_patterns.reach import call_time_parts, look_ahead, normal_form

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from sparse_patterns.algebra import BoundRule, replace_atoms, union
+from sparse_patterns.algebra import replace_atoms, union
+from sparse_patterns.binding import BoundRule
 from sparse_patterns.oracle import Scene, visible
 from sparse_patterns.patterns import Global, Pattern
 from sparse_patterns.reach import normal_form, still_visible
@@ -164,7 +165,7 @@ def make_stores(bound: Sequence[Pattern], kv_heads: int) -> list[Store]:
     """Group the key/value heads by what their query heads may need.
 
     Args:
-        bound: The pattern of each query head, from `algebra.bind`.
+        bound: The pattern of each query head, from `binding.bind`.
         kv_heads: Number of key/value heads; divides the number of query heads.
     """
     share = len(bound) // kv_heads

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparse_patterns.algebra import bind
+from sparse_patterns.binding import bind
 from sparse_patterns.cache import KeyValueCache
 from sparse_patterns.patterns import BatchGlobal, Global, Pattern
 from sparse_patterns.validation import check_pattern

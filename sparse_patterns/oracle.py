@@ -12,15 +12,8 @@ import torch
 from torch import Tensor
 
 from sparse_patterns import patterns as atoms
-from sparse_patterns.algebra import (
-    BoundRandomBlocks,
-    BoundRule,
-    Complement,
-    Intersection,
-    Union,
-    bind,
-    uses,
-)
+from sparse_patterns.algebra import Complement, Intersection, Union, uses
+from sparse_patterns.binding import BoundRandomBlocks, BoundRule, bind
 from sparse_patterns.validation import check_example_tensor, check_lengths
 
 
@@ -44,7 +37,7 @@ def visible(pattern: atoms.Pattern, q: Tensor, k: Tensor, scene: Scene) -> Tenso
     """Return whether query position `q` sees key position `k`.
 
     Args:
-        pattern: A bound pattern (see `algebra.bind`).
+        pattern: A bound pattern (see `binding.bind`).
         q: int64 query positions; may be negative or beyond the keys.
         k: int64 key positions, in `0 .. kv_len - 1`; broadcasts against `q`.
         scene: The rest.

@@ -12,15 +12,8 @@ from dataclasses import dataclass, replace
 from itertools import chain, count
 
 from sparse_patterns import patterns as atoms
-from sparse_patterns.algebra import (
-    BoundRandomBlocks,
-    BoundRule,
-    PerHead,
-    PerLayer,
-    bind,
-    replace_atoms,
-    uses,
-)
+from sparse_patterns.algebra import PerHead, PerLayer, replace_atoms, uses
+from sparse_patterns.binding import BoundRandomBlocks, BoundRule, bind
 from sparse_patterns.schedules import Schedule
 
 

@@ -11,8 +11,9 @@ from threading import Lock
 import torch
 from torch import Tensor
 
-from sparse_patterns.algebra import bind, uses
-from sparse_patterns.lowering import lower
+from sparse_patterns.algebra import uses
+from sparse_patterns.binding import bind
+from sparse_patterns.lowering.lower import lower
 from sparse_patterns.patterns import BatchGlobal, Pattern, SameDocument
 from sparse_patterns.runs import Part, Run
 from sparse_patterns.terms import has_batch_rows, row_tokens

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparse_patterns.algebra import BoundRandomBlocks
+from sparse_patterns.binding import BoundRandomBlocks
 
 
 def _mix(x: Tensor) -> Tensor:

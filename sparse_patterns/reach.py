@@ -21,7 +21,7 @@ def normal_form(pattern: atoms.Pattern, inverted: bool = False) -> atoms.Pattern
     """Return the same pattern with complements of atoms only (by De Morgan's laws).
 
     Args:
-        pattern: A bound pattern (see `algebra.bind`).
+        pattern: A bound pattern (see `binding.bind`).
         inverted: Whether to return the complement instead.
     """
     if isinstance(pattern, Complement):

@@ -9,7 +9,7 @@ from typing import TextIO
 import torch
 from torch import Tensor
 
-from sparse_patterns.algebra import check_layer
+from sparse_patterns.binding import check_layer
 from sparse_patterns.oracle import Scene
 from sparse_patterns.panels import brief, make_panels, make_sketch, spans
 from sparse_patterns.patterns import Pattern

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from sparse_patterns.algebra import (
-    BoundRandomBlocks,
     Complement,
     Intersection,
     Union,
@@ -23,6 +22,7 @@ from sparse_patterns.algebra import (
     union,
     uses,
 )
+from sparse_patterns.binding import BoundRandomBlocks
 from sparse_patterns.patterns import (
     BatchGlobal,
     BlockTable,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparse_patterns.algebra import check_layer, uses
+from sparse_patterns.algebra import uses
+from sparse_patterns.binding import check_layer
 from sparse_patterns.patterns import BatchGlobal, Global, Pattern, SameDocument
 
 INTEGER_TYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import sparse_patterns as sp
-from sparse_patterns.algebra import bind
+from sparse_patterns.binding import bind
 from sparse_patterns.reach import look_ahead, normal_form
 
 __all__ = ["causal", "memory_lengths", "resolve"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sparse_patterns.kernels.base import Call
-from sparse_patterns.lowering import alternatives, row_part
+from sparse_patterns.lowering.rows import alternatives, row_part
 from sparse_patterns.oracle import Scene, visible
 from sparse_patterns.patterns import BatchGlobal, Pattern
 from sparse_patterns.plan import Group

@@ -11,8 +11,7 @@ so memory grows with the length and not with the window.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -20,325 +19,14 @@ from torch import Tensor
 
 from sparse_patterns.kernels.base import Call, Kernel, Request, Tolerance, accumulation_dtype
 from sparse_patterns.kernels.selection import Selection, select
+from sparse_patterns.kernels.tile_head import Dropout, Side, Workspace, as_matrix, is_matrix
+from sparse_patterns.kernels.tile_passes import Gradients, backward_parts, forward_parts
+from sparse_patterns.kernels.tile_pieces import SCORES_AT_ONCE
 from sparse_patterns.plan import Plan
-from sparse_patterns.runs import Part, Run
-
-SCORES_AT_ONCE = 1 << 19
-"""Scores computed at once: they should stay in the processor's second-level cache."""
+from sparse_patterns.runs import Part
 
 HEAD_SECONDS, PIECE_SECONDS, FLOP_RATE = 100e-6, 20e-6, 200e9
 """Declared rates, for choosing a kernel: time of a head, of a piece, and operations per second."""
-
-SAFE_SCORE = 40.0
-"""Scores up to this need no shift: exp(40) times a million keys is far from float32's range."""
-
-
-@dataclass
-class Piece:
-    """Some tiles of a run, or some rows of one tile: the unit of the inner loops.
-
-    Shapes: C tiles, T rows, L keys, D head size.
-    """
-
-    run: Run
-    tile: int
-    tiles: int
-    row: int
-    rows: int
-
-    @property
-    def shared_keys(self) -> bool:
-        """Whether all tiles see the same keys and their rows follow on each other."""
-        run = self.run
-        return run.k_tile == 0 and (self.tiles == 1 or run.q_tile == run.rows * run.q_step)
-
-    def queries(self, x: Tensor) -> Tensor:
-        """View rows of `x` `(n, D)` or `(n,)` as `(C, T, D)` or `(C, T)`; shared keys make C 1."""
-        run = self.run
-        start = run.q_start + self.tile * run.q_tile + self.row * run.q_step
-        if self.shared_keys:
-            return _strided(x, start, 1, self.tiles * self.rows, 0, run.q_step)
-        return _strided(x, start, self.tiles, self.rows, run.q_tile, run.q_step)
-
-    def keys(self, x: Tensor) -> Tensor:
-        """View the keys of `x` `(n, D)` as `(C, L, D)`; C = 1 for shared keys."""
-        run = self.run
-        start = run.k_start + self.tile * run.k_tile
-        tiles = 1 if self.shared_keys else self.tiles
-        return _strided(x, start, tiles, run.keys, run.k_tile, run.k_step)
-
-    def hide(self, x: Tensor, at: Selection, part: Part, additive: bool) -> None:
-        """Hide what is not visible, in place.
-
-        Args:
-            x: `(C, T, L)`: scores, or their exponentials.
-            at: What the masks of the example are.
-            part: The part of the run.
-            additive: Add -inf, for scores. Otherwise multiply by 0, for exponentials that are all
-                finite: the exponential of -inf takes ten times as long as that of a number.
-        """
-        view = x.view(self.tiles, self.rows, -1)
-        rows = slice(self.row, self.row + self.rows)
-        for start, stop, factors in self.run.slabs:
-            some = factors if factors.shape[0] == 1 else factors[self.tile : self.tile + self.tiles]
-            _apply(view[:, :, start:stop], some[:, rows], additive)
-        for factors in at.factors(view.shape, part, self.run, self.tile, self.row):
-            _apply(view, factors, additive)
-
-    def fold(self, total: Tensor, parts: Tensor) -> None:
-        """Add what each tile contributes to its keys, `(C, L, D)`, to `total` `(n, D)`."""
-        run = self.run
-        start = run.k_start + self.tile * run.k_tile
-        if parts.shape[0] == 1 or run.k_tile % run.k_step:
-            self.keys(total).add_(parts)
-            return
-        width = max(1, run.k_tile // run.k_step)
-        for column in range(0, run.keys, width):
-            some = parts[:, column : column + width]
-            at = start + column * run.k_step
-            _strided(total, at, self.tiles, some.shape[1], run.k_tile, run.k_step).add_(some)
-
-
-def _apply(x: Tensor, factors: Tensor, additive: bool) -> None:
-    factors = factors.to(x.device)
-    if additive:
-        x.add_(factors.log())
-    else:
-        x.mul_(factors)
-
-
-def _strided(x: Tensor, start: int, tiles: int, rows: int, tile_step: int, row_step: int) -> Tensor:
-    step = x.stride(0)
-    size = (tiles, rows, *x.shape[1:])
-    stride = (tile_step * step, row_step * step, *x.stride()[1:])
-    return x.as_strided(size, stride, x.storage_offset() + start * step)
-
-
-def cut(run: Run) -> Iterator[Piece]:
-    """Yield pieces of about `SCORES_AT_ONCE` scores."""
-    tile = run.rows * run.keys
-    if tile > SCORES_AT_ONCE:
-        rows = max(1, SCORES_AT_ONCE // run.keys)
-        for index in range(run.tiles):
-            for row in range(0, run.rows, rows):
-                yield Piece(run, index, 1, row, min(rows, run.rows - row))
-        return
-    count = max(1, SCORES_AT_ONCE // max(1, tile))
-    if run.k_tile == 0 and run.q_tile != run.rows * run.q_step:
-        count = 1
-    for index in range(0, run.tiles, count):
-        yield Piece(run, index, min(count, run.tiles - index), 0, run.rows)
-
-
-def matmul(a: Tensor, b: Tensor, out: Tensor) -> None:
-    """Batched product into `out`; one matrix takes the path that uses all threads for it."""
-    if a.shape[0] == 1:
-        torch.mm(a[0], b[0], out=out[0])
-    else:
-        torch.bmm(a, b, out=out)
-
-
-def add_matmul(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """Add a batched product to `total`, in place."""
-    if a.shape[0] == 1:
-        total[0].addmm_(a[0], b[0])
-    else:
-        total.baddbmm_(a, b)
-
-
-@dataclass
-class Workspace:
-    """Buffers that all pieces of a call share."""
-
-    dtype: torch.dtype
-    device: torch.device
-    buffers: dict[str, Tensor] = field(default_factory=dict)
-
-    def get(self, name: str, *shape: int) -> Tensor:
-        """Return an uninitialised tensor, valid until the name is asked for again."""
-        count = 1
-        for size in shape:
-            count *= size
-        buffer = self.buffers.get(name)
-        if buffer is None or buffer.numel() < count:
-            buffer = torch.empty(count, dtype=self.dtype, device=self.device)
-            self.buffers[name] = buffer
-        return buffer[:count].view(shape)
-
-
-@dataclass
-class Side:
-    """Queries, keys and values of one head as matrices of the accumulation type, queries scaled."""
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    small: bool
-
-    @classmethod
-    def of(cls, q: Tensor, k: Tensor, v: Tensor, scale: float, space: Workspace) -> Side:
-        """Stage one head: `q` is copied, `k` and `v` only where layout or type requires it."""
-        dtype = space.dtype
-        scaled = torch.empty(q.shape, dtype=dtype, device=q.device)
-        torch.mul(q.to(dtype), scale, out=scaled)
-        k, v = _matrix(k, dtype), _matrix(v, dtype)
-        bound = _longest(scaled) * _longest(k)
-        return cls(scaled, k, v, bool(bound <= SAFE_SCORE))
-
-
-def _longest(x: Tensor) -> float:
-    return float(torch.linalg.vector_norm(x, dim=-1).amax()) if x.numel() else 0.0
-
-
-def _matrix(x: Tensor, dtype: torch.dtype) -> Tensor:
-    x = x.to(dtype)
-    return x if _is_matrix(x) else x.contiguous()
-
-
-def _is_matrix(x: Tensor) -> bool:
-    """Return whether a BLAS library takes `x` as it lies."""
-    return x.stride(-1) == 1 and x.stride(0) >= x.shape[1]
-
-
-class Dropout:
-    """Factors 0 and 1 / (1 - p), in one sequence for the forward and backward pass of a head."""
-
-    def __init__(self, p: float, seed: int, device: torch.device) -> None:
-        self.p = p
-        self.generator = torch.Generator(device).manual_seed(seed % (1 << 63)) if p else None
-
-    def apply(self, weights: Tensor, out: Tensor | None = None) -> Tensor | None:
-        """Draw factors for the weights, multiply them in place, and return the factors."""
-        if self.generator is None:
-            return None
-        factors = torch.empty_like(weights) if out is None else out
-        factors.bernoulli_(1 - self.p, generator=self.generator)
-        factors.div_(1 - self.p) if self.p < 1 else factors.zero_()
-        weights.mul_(factors)
-        return factors
-
-
-def _scores(
-    piece: Piece, side: Side, keys: Tensor, at: Selection, part: Part, space: Workspace
-) -> Tensor:
-    """Return the scores of a piece, `(C, T, L)`, in a buffer that the next piece reuses.
-
-    Those of a side whose scores are small are not masked yet: their exponentials are to be.
-    """
-    q, k = piece.queries(side.q), piece.keys(keys)
-    scores = space.get("scores", q.shape[0], q.shape[1], k.shape[1])
-    matmul(q, k.mT, scores)
-    if not side.small:
-        piece.hide(scores, at, part, additive=True)
-    return scores
-
-
-def forward_parts(
-    side: Side,
-    parts: list[Part],
-    at: Selection,
-    dropout: Dropout,
-    space: Workspace,
-    total: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Return the output `(n, D)` and log-sum-exp `(n,)` of all rows of `side.q`, over some parts.
-
-    The parts are disjoint. The output is built in `total` where that is given.
-    """
-    if total is None:
-        total = side.v.new_empty(side.q.shape[0], side.v.shape[1])
-    total.zero_()
-    weight = total.new_zeros(side.q.shape[0])
-    shift = None if side.small else torch.full_like(weight, -torch.inf)
-    for part in parts:
-        keys, values = at.gather(side.k, part), at.gather(side.v, part)
-        for run in part.runs:
-            for piece in cut(run):
-                scores = _scores(piece, side, keys, at, part, space)
-                target, sums = piece.queries(total), piece.queries(weight)
-                if shift is not None:
-                    old = piece.queries(shift)
-                    new = torch.maximum(old, scores.amax(-1))
-                    base = torch.where(new == -torch.inf, 0, new)
-                    scores.sub_(base[..., None])
-                    fade = (old - base).exp_()
-                    sums.mul_(fade)
-                    target.mul_(fade[..., None])
-                    old.copy_(new)
-                scores.exp_()
-                if side.small:
-                    piece.hide(scores, at, part, additive=False)
-                sums.add_(scores.sum(-1))
-                dropout.apply(scores)
-                add_matmul(target, scores, piece.keys(values))
-    lse = weight.log() if shift is None else weight.log() + shift
-    total.div_(weight.masked_fill_(weight == 0, 1)[:, None])
-    return total, lse
-
-
-@dataclass
-class Gradients:
-    """Where one head's gradients are added up, as `(n, D)`; that of `q` is of scaled queries."""
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
-
-
-def backward_parts(
-    side: Side,
-    parts: list[Part],
-    at: Selection,
-    dropout: Dropout,
-    space: Workspace,
-    lse: Tensor,
-    grad_out: Tensor,
-    delta: Tensor,
-    grads: Gradients,
-) -> None:
-    """Add the gradients of disjoint parts.
-
-    Args:
-        side: The head.
-        parts: The parts of the forward pass.
-        at: What the masks of the example are.
-        dropout: A generator in the state that the forward pass began with.
-        space: Buffers.
-        lse: `(n,)` log-sum-exp of each row over all parts; +inf for a row that takes no part.
-        grad_out: `(n, D)`.
-        delta: `(n,)` sum of output times its gradient, less the gradient of the log-sum-exp.
-        grads: Where to add.
-    """
-    for part in parts:
-        keys, values = at.gather(side.k, part), at.gather(side.v, part)
-        grad_keys = grads.k if part.keys is None else torch.zeros_like(keys)
-        grad_values = grads.v if part.keys is None else torch.zeros_like(values)
-        for run in part.runs:
-            for piece in cut(run):
-                weights = _scores(piece, side, keys, at, part, space)
-                weights.sub_(piece.queries(lse)[..., None]).exp_()
-                if side.small:
-                    piece.hide(weights, at, part, additive=False)
-                upstream, v = piece.queries(grad_out), piece.keys(values)
-                grad = space.get("grad", *weights.shape)
-                matmul(upstream, v.mT, grad)
-                folded = space.get("folded", weights.shape[0], v.shape[1], v.shape[2])
-                if dropout.generator is None:
-                    matmul(weights.mT, upstream, folded)
-                else:
-                    dropped = space.get("dropped", *weights.shape).copy_(weights)
-                    factors = dropout.apply(dropped, space.get("factors", *weights.shape))
-                    matmul(dropped.mT, upstream, folded)
-                    assert factors is not None
-                    grad.mul_(factors)
-                piece.fold(grad_values, folded)
-                grad.sub_(piece.queries(delta)[..., None]).mul_(weights)
-                add_matmul(piece.queries(grads.q), grad, piece.keys(keys))
-                folded = space.get("folded", weights.shape[0], piece.run.keys, keys.shape[1])
-                matmul(grad.mT, piece.queries(side.q), folded)
-                piece.fold(grad_keys, folded)
-        at.scatter(grads.k, grad_keys, part)
-        at.scatter(grads.v, grad_values, part)
 
 
 class TilesKernel(Kernel):
@@ -372,7 +60,7 @@ class TilesKernel(Kernel):
                 dropout = heads.dropout(example, head)
                 side = heads.side(example, head)
                 target = out[example, head]
-                usable = target.dtype == heads.dtype and _is_matrix(target)
+                usable = target.dtype == heads.dtype and is_matrix(target)
                 total, logs = forward_parts(
                     side, at.parts, at, dropout, heads.space, target if usable else None
                 )
@@ -413,7 +101,7 @@ class TilesKernel(Kernel):
                     for query_sum in sums[::3]:
                         query_sum.zero_()
                     at = selections[head]
-                    upstream = _matrix(grad_out[example, head], heads.dtype)
+                    upstream = as_matrix(grad_out[example, head], heads.dtype)
                     delta = (upstream * out[example, head]).sum(-1)
                     if grad_lse is not None:
                         delta -= grad_lse[example, head]

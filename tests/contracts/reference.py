@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import sparse_patterns as sp
-from sparse_patterns.algebra import bind
+from sparse_patterns.binding import bind
 from sparse_patterns.terms import has_batch_rows, row_tokens
 
 

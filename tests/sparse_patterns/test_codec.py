@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 import sparse_patterns as sp
 from sparse_patterns import from_config, presets, to_config
-from sparse_patterns.algebra import bind
+from sparse_patterns.binding import bind
 from sparse_patterns.schedules import Schedule
 from tests.random_specs import every_third, random_case
 

@@ -3,7 +3,7 @@
 import pytest
 
 import sparse_patterns as sp
-from sparse_patterns.algebra import bind
+from sparse_patterns.binding import bind
 from sparse_patterns.panels import (
     brief,
     guess_sizes,

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 import sparse_patterns as sp
-from sparse_patterns.algebra import bind
+from sparse_patterns.binding import bind
 from sparse_patterns.picture import KINDS, example_scene, reasons, receptive_field, seen_rows
 
 N = 24

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import sparse_patterns as sp
-from sparse_patterns.algebra import BoundRandomBlocks
+from sparse_patterns.binding import BoundRandomBlocks
 from sparse_patterns.random_blocks import draw
 from tests.definitions import drawn
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import sparse_patterns as sp
-from sparse_patterns.algebra import bind, uses
+from sparse_patterns.algebra import uses
+from sparse_patterns.binding import bind
 from sparse_patterns.reach import (
     call_time_parts,
     furthest_ahead,

@@ -1,0 +1,84 @@
+"""What the tiled kernel computes one head from: its matrices, its dropout, and buffers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+SAFE_SCORE = 40.0
+"""Scores up to this need no shift: exp(40) times a million keys is far from float32's range."""
+
+
+@dataclass
+class Workspace:
+    """Buffers that all pieces of a call share."""
+
+    dtype: torch.dtype
+    device: torch.device
+    buffers: dict[str, Tensor] = field(default_factory=dict)
+
+    def get(self, name: str, *shape: int) -> Tensor:
+        """Return an uninitialised tensor, valid until the name is asked for again."""
+        count = 1
+        for size in shape:
+            count *= size
+        buffer = self.buffers.get(name)
+        if buffer is None or buffer.numel() < count:
+            buffer = torch.empty(count, dtype=self.dtype, device=self.device)
+            self.buffers[name] = buffer
+        return buffer[:count].view(shape)
+
+
+@dataclass
+class Side:
+    """Queries, keys and values of one head as matrices of the accumulation type, queries scaled."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    small: bool
+
+    @classmethod
+    def of(cls, q: Tensor, k: Tensor, v: Tensor, scale: float, space: Workspace) -> Side:
+        """Stage one head: `q` is copied, `k` and `v` only where layout or type requires it."""
+        dtype = space.dtype
+        scaled = torch.empty(q.shape, dtype=dtype, device=q.device)
+        torch.mul(q.to(dtype), scale, out=scaled)
+        k, v = as_matrix(k, dtype), as_matrix(v, dtype)
+        bound = _longest(scaled) * _longest(k)
+        return cls(scaled, k, v, bool(bound <= SAFE_SCORE))
+
+
+def _longest(x: Tensor) -> float:
+    return float(torch.linalg.vector_norm(x, dim=-1).amax()) if x.numel() else 0.0
+
+
+def as_matrix(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return `x` in a type, as a BLAS library takes it; copied only where it must be."""
+    x = x.to(dtype)
+    return x if is_matrix(x) else x.contiguous()
+
+
+def is_matrix(x: Tensor) -> bool:
+    """Return whether a BLAS library takes `x` as it lies."""
+    return x.stride(-1) == 1 and x.stride(0) >= x.shape[1]
+
+
+class Dropout:
+    """Factors 0 and 1 / (1 - p), in one sequence for the forward and backward pass of a head."""
+
+    def __init__(self, p: float, seed: int, device: torch.device) -> None:
+        self.p = p
+        self.generator = torch.Generator(device).manual_seed(seed % (1 << 63)) if p else None
+
+    def apply(self, weights: Tensor, out: Tensor | None = None) -> Tensor | None:
+        """Draw factors for the weights, multiply them in place, and return the factors."""
+        if self.generator is None:
+            return None
+        factors = torch.empty_like(weights) if out is None else out
+        factors.bernoulli_(1 - self.p, generator=self.generator)
+        factors.div_(1 - self.p) if self.p < 1 else factors.zero_()
+        weights.mul_(factors)
+        return factors

@@ -1,0 +1,110 @@
+"""Terms given by a table of blocks: each tile gathers the key blocks that its row names."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sparse_patterns.binding import BoundRandomBlocks
+from sparse_patterns.lowering.masks import evaluate_pairs, may_overlap, with_masks
+from sparse_patterns.lowering.tiles import MAX_ROWS, Tiles
+from sparse_patterns.patterns import BlockTable, Pattern
+from sparse_patterns.random_blocks import draw
+from sparse_patterns.runs import Part
+from sparse_patterns.terms import Term, without
+
+MAX_GATHERED = 1 << 16
+"""Keys that a part gathers; more are split over several parts."""
+
+
+def layout_parts(term: Term, earlier: list[Term], q: Tensor, kv_len: int) -> list[Part]:
+    """Lower a term given by a table of blocks; each tile gathers the key blocks of its row."""
+    layout = term.layout
+    assert isinstance(layout, BoundRandomBlocks | BlockTable)
+    block = layout.block
+    height = -(-block // -(-block // MAX_ROWS))
+    starts = (q % block % height == 0).nonzero().flatten()
+    if not starts.numel() or starts[0] != 0:
+        starts = torch.cat([torch.zeros(1, dtype=torch.int64), starts])
+    rows = torch.cat([starts[1:], torch.tensor([q.numel()])]) - starts
+    block_row = torch.div(q[starts], block, rounding_mode="floor")
+    tile, column = _table_pairs(layout, block_row, -(-kv_len // block))
+
+    # A pair of a tile and a key block: fully visible, not visible, or to be evaluated.
+    q_first = q[starts][tile]
+    q_last = q_first + rows[tile] - 1
+    k_first = column * block
+    k_last = (k_first + block - 1).clamp(max=kv_len - 1)
+    low_first, high_first = term.bounds(q_first, kv_len)
+    low_last, high_last = term.bounds(q_last, kv_len)
+    keep = (low_first <= k_last) & (high_last >= k_first)
+    exact = (k_last - k_first < block - 1) | (low_last > k_first) | (high_first < k_last)
+    if term.rest or term.columns or term.dilation > 1:
+        exact |= True
+    for other in earlier:
+        exact |= may_overlap(other, q_first, q_last, k_first, k_last, kv_len)
+    tile, column, exact, k_first = tile[keep], column[keep], exact[keep], k_first[keep]
+    key = k_first[:, None] + torch.arange(block)
+    row = torch.arange(int(rows.max()) if rows.numel() else 0)
+    masks = (row < rows[tile][:, None])[:, :, None] & (key < kv_len)[:, None, :]
+    if exact.any() and not term.dynamic:
+        position = (q[starts][:, None] + row)[tile[exact]]
+        inside = key[exact].clamp(max=kv_len - 1)
+        masks[exact] &= evaluate_pairs(without(term, earlier), position, inside, kv_len)
+    seen = masks.flatten(1).any(1)
+    tile, column, masks = tile[seen], column[seen], masks[seen]
+    dynamic = without(term, earlier) if term.dynamic else None
+    return _gathered_parts(term, starts, rows, tile, column, masks, block, kv_len, dynamic)
+
+
+def _table_pairs(layout: Pattern, block_row: Tensor, columns: int) -> tuple[Tensor, Tensor]:
+    """Return the (tile, key block) pairs of a table, sorted."""
+    if isinstance(layout, BoundRandomBlocks):
+        chosen = draw(layout, block_row, columns)
+        tile = torch.arange(block_row.numel())[:, None].expand_as(chosen)
+        return tile.flatten(), chosen.flatten()
+    assert isinstance(layout, BlockTable)
+    bits = [[bit == "1" for bit in row[:columns]] for row in layout.table]
+    table = torch.tensor(bits, dtype=torch.bool).reshape(len(bits), len(bits[0]) if bits else 0)
+    inside = ((block_row >= 0) & (block_row < table.shape[0])).nonzero().flatten()
+    found = table[block_row[inside]].nonzero()
+    return inside[found[:, 0]], found[:, 1]
+
+
+def _gathered_parts(
+    term: Term,
+    starts: Tensor,
+    rows: Tensor,
+    tile: Tensor,
+    column: Tensor,
+    masks: Tensor,
+    block: int,
+    kv_len: int,
+    dynamic: Pattern | None,
+) -> list[Part]:
+    """Make parts whose key list holds the key blocks of one tile after those of another."""
+    parts = []
+    count = torch.bincount(tile, minlength=starts.numel())
+    shapes = torch.stack([rows, count], 1)
+    first_pair = count.cumsum(0) - count
+    for height, blocks in torch.unique(shapes[count > 0], dim=0).tolist():
+        chosen = ((rows == height) & (count == blocks)).nonzero().flatten()
+        keys = blocks * block
+        for some in chosen.split(max(1, MAX_GATHERED // keys)):
+            pair = first_pair[some][:, None] + torch.arange(blocks)
+            listed = (column[pair][:, :, None] * block + torch.arange(block)).clamp(max=kv_len - 1)
+            mask = masks[pair][:, :, :height].transpose(1, 2).reshape(some.numel(), height, keys)
+            tiles = Tiles(
+                starts[some],
+                torch.full_like(some, height),
+                torch.arange(some.numel()) * keys,
+                torch.full_like(some, keys),
+                torch.zeros_like(some),
+                [None],
+                1,
+            )
+            runs = with_masks(tiles, mask).to_runs()
+            parts.append(
+                Part("blocks", runs, listed.flatten(), documents=term.documents, dynamic=dynamic)
+            )
+    return parts

@@ -1,0 +1,79 @@
+"""Which query rows make a tile."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sparse_patterns.lowering.tiles import MAX_ROWS
+from sparse_patterns.terms import Term
+
+MAX_EDGE = 512
+"""Rows of a tile at the end of a sequence."""
+
+MAX_STEP_WITH_EDGES = 16
+"""Dilation up to which the ends of a sequence are tiles of their own."""
+
+
+def tile_rows(width: float, listed: bool) -> int:
+    """Return how many query rows a tile takes for keys of a mean width."""
+    if listed:
+        return MAX_ROWS
+    return 32 if width <= 96 else 64 if width <= 1024 else MAX_ROWS
+
+
+def cut_queries(
+    term: Term, q: Tensor, kv_len: int, step: int, height: int
+) -> tuple[Tensor, Tensor]:
+    """Cut the queries into tiles of about `height` rows, `step` apart.
+
+    Returns:
+        First query row and number of rows of each tile, int64 `(tiles,)`.
+    """
+    q_len = q.numel()
+    if term.blocks and step == 1:
+        size = min(term.blocks)
+        height = -(-size // -(-size // height))
+        starts = (q % size % height == 0).nonzero().flatten()
+        if not starts.numel() or starts[0] != 0:
+            starts = torch.cat([torch.zeros(1, dtype=torch.int64), starts])
+        stops = torch.cat([starts[1:], torch.tensor([q_len])])
+        return starts, stops - starts
+    edges = _edges(term, q, kv_len, step, height)
+    if edges is not None:
+        return edges
+    residues = torch.arange(min(step, q_len))
+    lengths = (q_len - residues + step - 1) // step
+    longest = int(lengths.max())
+    if longest <= 2 * height:
+        height = longest
+    tile = torch.arange(-(-longest // height))
+    starts = (residues[:, None] + tile * height * step).flatten()
+    rows = (lengths[:, None] - tile * height).clamp(max=height).flatten()
+    return starts[rows > 0], rows[rows > 0]
+
+
+def _edges(
+    term: Term, q: Tensor, kv_len: int, step: int, height: int
+) -> tuple[Tensor, Tensor] | None:
+    """Cut the queries of a window much shorter than the sequence, each end of it to one tile.
+
+    There the windows stick out by a different amount in every row, so that many small tiles would
+    share nothing. Returns what `cut_queries` does, or None where the window is not of that kind.
+    """
+    if term.blocks or term.columns or step > MAX_STEP_WITH_EDGES or term.left < 0 or term.right < 0:
+        return None
+    first = max(0, -((int(q[0]) - term.left) // step))
+    last = max(0, -((kv_len - 1 - term.right - int(q[-1])) // step))
+    shortest = q.numel() // step
+    if max(first, last) > MAX_EDGE or first + last + 2 * height > shortest:
+        return None
+    starts, rows = [], []
+    for residue in range(step):
+        length = (q.numel() - residue + step - 1) // step
+        cuts = torch.tensor(
+            [0, *range(first, length - last, height), length - last, length]
+        ).unique()
+        starts.append(residue + cuts[:-1] * step)
+        rows.append(cuts.diff())
+    return torch.cat(starts), torch.cat(rows)
