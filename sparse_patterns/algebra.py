@@ -14,6 +14,7 @@ from sparse_patterns.fields import boolean
 from sparse_patterns.patterns import (
     BatchGlobal,
     Full,
+    Global,
     Pattern,
     SameDocument,
     Window,
@@ -198,12 +199,13 @@ def _flatten(kind: type[Pattern], parts: Sequence[Pattern]) -> list[Pattern]:
 def union(*parts: Pattern) -> Pattern:
     """Return the union of the parts, flat and without repeated ones.
 
-    `Full()` absorbs every part whose meaning is fixed; parts given at call time are kept, since
-    their tokens may have projections of their own.
+    `Full()` absorbs every part but those that say more than what is seen: the rows of global tokens
+    may have projections of their own, and tensors of the batch are to be given.
     """
     flat = _flatten(Union, parts)
     if Full() in flat:
-        flat = [part for part in flat if part == Full() or uses(part, BatchGlobal, SameDocument)]
+        kept = (BatchGlobal, SameDocument)
+        flat = [p for p in flat if p == Full() or uses(p, *kept) or has_global_rows(p)]
     return flat[0] if len(flat) == 1 else Union(tuple(flat))
 
 
@@ -222,6 +224,11 @@ def complement(part: Pattern) -> Pattern:
 def uses(pattern: Pattern, *kinds: type[Pattern]) -> bool:
     """Return whether the pattern contains an atom of one of the `kinds`."""
     return any(isinstance(part, kinds) for part in pattern.walk())
+
+
+def has_global_rows(pattern: Pattern) -> bool:
+    """Return whether rows of global tokens are in the pattern, which `global_qkv` may compute."""
+    return any(isinstance(a, Global | BatchGlobal) and a.rows for a in pattern.walk())
 
 
 def replace_atoms(pattern: Pattern, function: Callable[[Pattern], Pattern]) -> Pattern:

@@ -20,12 +20,14 @@ from sparse_patterns.schedules import (
     Linear,
     Listed,
     Number,
+    Schedule,
+    Shifted,
     Spread,
     Steps,
     Value,
 )
 
-SCHEDULES = ("per_head", "per_layer", "linear", "geometric", "steps", "spread")
+SCHEDULES = ("per_head", "per_layer", "linear", "geometric", "steps", "spread", "plus")
 _FUNCTION = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)")
 
 
@@ -102,6 +104,8 @@ def write_number(value: Number) -> Any:
             return {"steps": [[write_number(item), count] for item, count in points]}
         case Spread(items):
             return {"spread": [write_number(item) for item in items]}
+        case Shifted(schedule, by):
+            return {"plus": [write_number(schedule), by]}
         case int():
             return value
     raise TypeError(
@@ -153,6 +157,13 @@ def _read_schedule(kind: str, value: Any, path: str) -> Any:
         ends = [integer(place, item) for place, item in zip(places, items, strict=True)]
         with at(path):
             return Linear(*ends) if kind == "linear" else Geometric(*ends)
+    if kind == "plus":
+        if len(items) != 2:
+            raise ValueError(f"{path} takes [schedule, number], got {items}")
+        schedule = read_number(items[0], places[0])
+        if not isinstance(schedule, Schedule):
+            raise TypeError(f"{places[0]} must be a schedule, got {items[0]!r}")
+        return schedule + integer(places[1], items[1])
     if kind == "steps":
         points = []
         for place, item in zip(places, items, strict=True):

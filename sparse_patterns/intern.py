@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
+from itertools import count
+from threading import RLock
 
 from sparse_patterns.algebra import uses
 from sparse_patterns.patterns import Pattern, Rule
 
 _MAX_KEPT = 1024
-_kept: OrderedDict[str, Pattern] = OrderedDict()
+"""Patterns kept; the one not used for longest goes first."""
+
+_kept: dict[str, Pattern] = {}
 _keys: OrderedDict[Pattern, str] = OrderedDict()
-_rules: dict[Pattern, str] = {}
+_rule_number = count()
+_lock = RLock()
 
 
 def intern(pattern: Pattern) -> str:
@@ -19,15 +24,14 @@ def intern(pattern: Pattern) -> str:
 
     It is the pattern's configuration, or a number of this process for one with a `Rule`.
     """
-    if uses(pattern, Rule):
-        key = _rules.setdefault(pattern, f"rule-{len(_rules)}")
-        _kept.setdefault(key, pattern)
-        return key
-    if pattern not in _keys:
+    with _lock:
+        if pattern in _keys:
+            return _keep(pattern, _keys[pattern])
+        if uses(pattern, Rule):
+            return _keep(pattern, f"rule-{next(_rule_number)}")
         from sparse_patterns.codec import to_config
 
-        _keep(pattern, json.dumps(to_config(pattern)))
-    return _keys[pattern]
+        return _keep(pattern, json.dumps(to_config(pattern)))
 
 
 # What `torch.compiler.assume_constant_result` does, which would import the whole compiler to do it.
@@ -38,22 +42,30 @@ def look_up(key: str) -> Pattern:
     """Return the pattern of a string made by `intern`.
 
     Raises:
-        ValueError: A pattern with a `Rule`, made in another process.
+        ValueError: A pattern with a `Rule`, made in another process or too many patterns ago.
     """
-    if key not in _kept:
-        if key.startswith("rule-"):
+    with _lock:
+        if key in _kept:
+            pattern = _kept[key]
+        elif key.startswith("rule-"):
             raise ValueError(
-                f"pattern {key!r} holds a Rule and is known only to the process that made it"
+                f"pattern {key!r} holds a Rule: it is known only to the process that made it, and "
+                f"to that only while fewer than {_MAX_KEPT} other patterns are used"
             )
-        from sparse_patterns.codec import from_config
+        else:
+            from sparse_patterns.codec import from_config
 
-        _keep(from_config(json.loads(key)), key)
-    return _kept[key]
+            pattern = from_config(json.loads(key))
+        _keep(pattern, key)
+        return pattern
 
 
-def _keep(pattern: Pattern, key: str) -> None:
+def _keep(pattern: Pattern, key: str) -> str:
+    """Note both ways, as used last."""
     _keys[pattern] = key
     _kept[key] = pattern
+    _keys.move_to_end(pattern)
     while len(_keys) > _MAX_KEPT:
         _, its_key = _keys.popitem(last=False)
         _kept.pop(its_key, None)
+    return key

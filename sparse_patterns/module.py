@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparse_patterns.algebra import has_global_rows
 from sparse_patterns.binding import bind
 from sparse_patterns.cache import KeyValueCache
-from sparse_patterns.patterns import BatchGlobal, Global, Pattern
+from sparse_patterns.patterns import Pattern
 from sparse_patterns.validation import check_pattern
 
 
@@ -72,7 +73,7 @@ class SparseSelfAttention(nn.Module):
             raise ValueError(f"dropout must be in [0, 1), got {dropout}")
         self.pattern = _as_pattern(pattern)
         bind(self.pattern, heads=num_heads, layer=layer, layers=layers)
-        if global_projections and not _has_global_rows(self.pattern):
+        if global_projections and not has_global_rows(self.pattern):
             raise ValueError(
                 "global_projections need a pattern with global rows, Global(tokens) or "
                 f"BatchGlobal(), got {self.pattern!r}"
@@ -239,7 +240,3 @@ def _as_pattern(pattern: Any) -> Pattern:
 
         return check_pattern(from_config(pattern))
     return check_pattern(pattern)
-
-
-def _has_global_rows(pattern: Pattern) -> bool:
-    return any(part.rows for part in pattern.walk() if isinstance(part, Global | BatchGlobal))

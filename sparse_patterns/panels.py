@@ -98,10 +98,10 @@ def guess_sizes(pattern: atoms.Pattern, heads: int | None, layers: int | None) -
             if isinstance(value, Schedule):
                 some_layers = max(some_layers, len(value.values()))
     error: ValueError | None = None
-    for n_layers in [layers] if layers else _upwards(some_layers):
-        for n_heads in [heads] if heads else _upwards(some_heads):
+    for n_layers in _upwards(some_layers) if layers is None else [layers]:
+        for n_heads in _upwards(some_heads) if heads is None else [heads]:
             try:
-                for layer in range(n_layers):
+                for layer in range(max(1, n_layers)):
                     bind(pattern, heads=n_heads, layer=layer, layers=n_layers)
             except ValueError as wrong:
                 error = wrong

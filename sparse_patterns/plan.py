@@ -14,6 +14,7 @@ from torch import Tensor
 from sparse_patterns.algebra import uses
 from sparse_patterns.binding import bind
 from sparse_patterns.lowering.lower import lower
+from sparse_patterns.oracle import Scene, visible
 from sparse_patterns.patterns import BatchGlobal, Pattern, SameDocument
 from sparse_patterns.runs import Part, Run
 from sparse_patterns.terms import has_batch_rows, row_tokens
@@ -226,14 +227,16 @@ def _make(
         for bound, of_group in members.items():
             parts = lower(bound, q_len, kv_len, q_offset)
             tokens = row_tokens(bound, kv_len)
-            visible, reach = _measure(parts, q_len, q_offset)
+            seen, reach = _measure(parts, q_len, kv_len, q_offset)
             groups.append(
-                Group(tuple(of_group), bound, parts, tokens, has_batch_rows(bound), visible, reach)
+                Group(tuple(of_group), bound, parts, tokens, has_batch_rows(bound), seen, reach)
             )
     return Plan(pattern, q_len, kv_len, q_offset, heads, head_dim, tuple(groups))
 
 
-def _measure(parts: tuple[Part, ...], q_len: int, q_offset: int) -> tuple[int, tuple[int, int]]:
+def _measure(
+    parts: tuple[Part, ...], q_len: int, kv_len: int, q_offset: int
+) -> tuple[int, tuple[int, int]]:
     """Return the visible pairs and the reach of one head, each pair counted once."""
     counts = torch.zeros(q_len, dtype=torch.int64)
     back = torch.zeros(q_len, dtype=torch.int64)
@@ -242,13 +245,17 @@ def _measure(parts: tuple[Part, ...], q_len: int, q_offset: int) -> tuple[int, t
         if part.queries is not None:
             for values in (counts, back, forward):
                 values[part.queries] = 0
-        for run in _short(part.runs):
+        for run in _short(part):
             rows = run.query_rows()
             rows = rows if part.queries is None else part.queries[rows]
             keys = run.key_indices()
-            first, last, number = _row_extent(
-                run.mask, keys if part.keys is None else part.keys[keys]
-            )
+            keys = keys if part.keys is None else part.keys[keys]
+            mask = run.mask
+            if part.dynamic is not None:
+                q, k = rows[:, :, None] + q_offset, keys[:, None, :]
+                mask = visible(part.dynamic, q, k, _one_document(kv_len))
+                mask = mask.expand(run.tiles, run.rows, run.keys)
+            first, last, number = _row_extent(mask, keys)
             position = (rows + q_offset).flatten()
             rows = rows.flatten()
             number = number.expand(run.tiles, run.rows).flatten()
@@ -264,11 +271,17 @@ def _measure(parts: tuple[Part, ...], q_len: int, q_offset: int) -> tuple[int, t
     return int(counts.sum()), reach
 
 
-def _short(runs: tuple[Run, ...]) -> Iterator[Run]:
+def _one_document(kv_len: int) -> Scene:
+    """Return a batch's tensors where none are known: one document, no global token."""
+    return Scene(kv_len, None, torch.zeros(kv_len, dtype=torch.int64))
+
+
+def _short(part: Part) -> Iterator[Run]:
     """Yield runs that have keys, none with so many that listing them takes much memory."""
-    for run in runs:
+    for run in part.runs:
         if run.keys:
-            yield from run.split(max(1, LISTED_AT_ONCE // (run.rows + run.keys)))
+            listed = run.rows + run.keys if part.dynamic is None else run.rows * run.keys
+            yield from run.split(max(1, LISTED_AT_ONCE // listed))
 
 
 def _row_extent(mask: Tensor | None, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:

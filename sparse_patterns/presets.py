@@ -24,7 +24,7 @@ from sparse_patterns.patterns import (
     Window,
 )
 from sparse_patterns.registry import Record, Registry
-from sparse_patterns.schedules import Number, Schedule, linear, map_value, number, spread
+from sparse_patterns.schedules import Number, Schedule, adding, linear, map_value, number, spread
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -82,14 +82,10 @@ def describe(name: str) -> Record:
 
 def _last(name: str, keys: Number) -> Window:
     """Return the causal window of `keys` keys, the query itself included."""
-
-    def others(count: int) -> int:
-        return count - 1
-
     keys = number(name, keys, 1)
-    return Window.before(
-        keys.map(others) if isinstance(keys, Schedule) else map_value(keys, others)
-    )
+    if isinstance(keys, Schedule):
+        return Window.before(keys - 1)
+    return Window.before(map_value(keys, adding(-1)))
 
 
 @register("full")

@@ -29,8 +29,19 @@ class Schedule:
         raise NotImplementedError
 
     def map(self, function: Callable[[int], int]) -> Schedule:
-        """Return the schedule with `function` applied to each number it is written with."""
+        """Return the schedule with `function` applied to each number it is written with.
+
+        Fit for multiples: between two ends, what holds of both need not hold of the rest.
+        """
         raise NotImplementedError
+
+    def __add__(self, by: int) -> Schedule:
+        """Return the schedule with each layer's value greater by `by`."""
+        return Shifted(self, _summand(by)) if _summand(by) else self
+
+    def __sub__(self, by: int) -> Schedule:
+        """Return the schedule with each layer's value less by `by`."""
+        return self + -_summand(by)
 
 
 def _value(name: str, value: object) -> Value:
@@ -44,6 +55,43 @@ def _value(name: str, value: object) -> Value:
 def map_value(value: Value, function: Callable[[int], int]) -> Value:
     """Apply `function` to a number, or to the number of each head."""
     return tuple(map(function, value)) if isinstance(value, tuple) else function(value)
+
+
+def adding(by: int) -> Callable[[int], int]:
+    """Return the function that adds `by`."""
+    by = _summand(by)
+    return lambda value: value + by
+
+
+def _summand(by: int) -> int:
+    return integer("what is added to a schedule", by)
+
+
+@dataclass(frozen=True, repr=False)
+class Shifted(Schedule):
+    """Another schedule with each layer's value greater by `by`."""
+
+    schedule: Schedule
+    by: int
+
+    def at(self, layer: int, layers: int) -> Value:
+        """Return the value for `layer`."""
+        return map_value(self.schedule.at(layer, layers), adding(self.by))
+
+    def values(self) -> tuple[Value, ...]:
+        """Return the numbers the schedule is written with, shifted."""
+        return tuple(map_value(value, adding(self.by)) for value in self.schedule.values())
+
+    def map(self, function: Callable[[int], int]) -> Schedule:
+        """Return the schedule with its numbers and the shift mapped."""
+        return self.schedule.map(function) + function(self.by)
+
+    def __add__(self, by: int) -> Schedule:
+        """Return the schedule with each layer's value greater by `by`."""
+        return self.schedule + (self.by + _summand(by))
+
+    def __repr__(self) -> str:
+        return f"{self.schedule!r} {'+' if self.by > 0 else '-'} {abs(self.by)}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -143,6 +191,10 @@ class Steps(Schedule):
         """Return the schedule with each value mapped."""
         return Steps(tuple((map_value(value, function), count) for value, count in self.points))
 
+    def __add__(self, by: int) -> Steps:
+        """Return the schedule with each value greater by `by`."""
+        return self.map(adding(by))
+
     def __repr__(self) -> str:
         return f"steps({', '.join(repr(point) for point in self.points)})"
 
@@ -168,6 +220,10 @@ class _Items(Schedule):
     def map(self, function: Callable[[int], int]) -> _Items:
         """Return the schedule with each value mapped."""
         return type(self)(tuple(map_value(item, function) for item in self.items))
+
+    def __add__(self, by: int) -> _Items:
+        """Return the schedule with each value greater by `by`."""
+        return self.map(adding(by))
 
 
 @dataclass(frozen=True, repr=False)

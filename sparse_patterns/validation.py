@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparse_patterns.algebra import uses
+from sparse_patterns.algebra import has_global_rows, uses
 from sparse_patterns.binding import check_layer
-from sparse_patterns.patterns import BatchGlobal, Global, Pattern, SameDocument
+from sparse_patterns.patterns import BatchGlobal, Pattern, SameDocument
 
 INTEGER_TYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
@@ -92,10 +92,10 @@ def check_call(
             raise TypeError(
                 f"global_qkv must be a tuple (q, k, v), got {type(global_qkv).__name__}"
             )
-        if not uses(checked, Global, BatchGlobal):
+        if not has_global_rows(checked):
             raise ValueError(
-                "global_qkv was given, but the pattern has no Global() or BatchGlobal() "
-                f"whose rows would use it: {checked!r}"
+                "global_qkv was given, but the pattern has no Global() or BatchGlobal() with rows "
+                f"that would use it: {checked!r}"
             )
         _check_qkv("global ", *global_qkv)
         for name, own, other in zip("qkv", global_qkv, (q, k, v), strict=True):

@@ -1,7 +1,4 @@
-"""The public function.
-
-Wrong calls refused at the door, and the operator under compile and export.
-"""
+"""The public function: wrong calls refused at the door, the operator under compile and export."""
 
 from __future__ import annotations
 
@@ -78,7 +75,12 @@ BAD = {
     "global qkv unused": (
         {"pattern": sp.Causal(), "global_qkv": (X, X, X)},
         ValueError,
-        "whose rows would use it",
+        "rows that would use it",
+    ),
+    "global qkv without rows": (
+        {"pattern": sp.Causal() | sp.Global((0,), rows=False), "global_qkv": (X, X, X)},
+        ValueError,
+        "rows that would use it",
     ),
     "global qkv shape": (
         {"global_qkv": (X[:, :, :5], X, X)},
@@ -145,6 +147,17 @@ def test_operator_is_registered_in_full() -> None:
         torch.ops.sparse_patterns.attend.default, arguments, test_utils=checks
     )
     assert set(done.values()) == {"SUCCESS"}
+
+
+def test_rows_of_global_tokens_keep_their_projections_beside_full_attention() -> None:
+    x, own = torch.randn(2, 1, 1, 6, 4).double()
+    full, near = sp.Full() | sp.Global((0,)), sp.Window(1, 1) | sp.Global((0,))
+    assert full != sp.Full()
+    out = sp.attention(x, x, x, full, global_qkv=(own, own, own))
+    other = sp.attention(x, x, x, near, global_qkv=(own, own, own))
+    torch.testing.assert_close(out[:, :, 0], other[:, :, 0], rtol=1e-14, atol=0)
+    torch.testing.assert_close(out[:, :, 1:], sp.attention(x, x, x, sp.Full())[:, :, 1:])
+    assert sp.Full() | sp.Global((0,), rows=False) == sp.Full()
 
 
 # The peak of the call itself: what importing took before is reset. Large blocks go back to the

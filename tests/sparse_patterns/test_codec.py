@@ -25,6 +25,10 @@ FORMS = [
         {"window": {"left": {"per_layer": [{"per_head": [1, 2]}, 3]}, "right": 0}},
     ),
     (
+        sp.Window(sp.linear(3, 5) - 1, 0),
+        {"window": {"left": {"plus": [{"linear": [3, 5]}, -1]}, "right": 0}},
+    ),
+    (
         sp.Window(sp.linear(1, 2), sp.geometric(3, 4)),
         {"window": {"left": {"linear": [1, 2]}, "right": {"geometric": [3, 4]}}},
     ),

@@ -40,6 +40,10 @@ def test_given_sizes_are_kept_or_refused() -> None:
         guess_sizes(sp.Window((1, 2), 0), 3, None)
     with pytest.raises(ValueError, match="describes 2 layers, the model has 3"):
         guess_sizes(sp.Window([1, 2], 0), None, 3)
+    with pytest.raises(ValueError, match="heads must be >= 1, got 0"):
+        guess_sizes(sp.Window(1, 0), 0, None)
+    with pytest.raises(ValueError, match="layers must be >= 1, got 0"):
+        guess_sizes(sp.Window(1, 0), None, 0)
 
 
 @pytest.mark.parametrize(

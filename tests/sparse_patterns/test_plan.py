@@ -146,6 +146,29 @@ def test_cache_knows_everything_that_matters() -> None:
     assert len(_cache) == CACHE_SIZE
 
 
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        sp.Global((0,)) & sp.BatchGlobal(),
+        sp.Global((0, 5)) & ~sp.BatchGlobal(),
+        sp.Window(2, 2) & ~sp.SameDocument(),
+        sp.Window(2, 2) & (sp.SameDocument() | sp.Causal()) | sp.Global((3,)),
+        sp.Window(2, 1) & ~sp.BatchGlobal(),
+    ],
+    ids=repr,
+)
+def test_unknown_tensors_are_one_document_and_no_global_token(pattern: sp.Pattern) -> None:
+    document = {}
+    if uses(pattern, sp.SameDocument):
+        document["segment_ids"] = torch.zeros(1, 8, dtype=torch.int64)
+    expected = sp.dense_mask(pattern, 8, heads=1, **document)[0, 0]
+    made = sp.plan(pattern, 8, heads=1)
+    assert made.visible == int(expected.sum())
+    distance = (torch.arange(8)[:, None] - torch.arange(8))[expected]
+    reach = (max(0, int(distance.max())), max(0, int(-distance.min()))) if len(distance) else (0, 0)
+    assert made.reach == reach
+
+
 MILLION = """
 import time
 import sparse_patterns as sp

@@ -159,6 +159,11 @@ def test_mistral_sees_as_many_keys_as_its_window_says() -> None:
     assert sp.dense_mask(sp.get("mistral", window=5), 20, heads=1)[0, -1].sum() == 5
     assert sp.get("mistral", window=[2, 3]) == sp.Window([1, 2], 0)
     assert sp.get("mistral", window=(2, 3)) == sp.Window((1, 2), 0)
+    for schedule in (sp.geometric(2, 64), sp.linear(2, 5), sp.geometric(1, 64)):
+        mistral = sp.get("mistral", window=schedule)
+        for layer in range(3):
+            mask = sp.dense_mask(mistral, 80, heads=1, layer=layer, layers=3)
+            assert mask[0, -1].sum() == schedule.at(layer, 3)
 
 
 def test_sparse_transformer_strided() -> None:

@@ -17,6 +17,8 @@ SCHEDULES = [
     sp.steps((32, 2), ((1, 2), 3)),
     sp.spread(1, 1, (2, 4)),
     Listed((1, (2, 3))),
+    sp.geometric(32, 512) - 1,
+    sp.linear(32, 512) + 3,
 ]
 
 
@@ -79,11 +81,27 @@ def test_listed_is_a_list_in_a_field() -> None:
         (sp.steps((1, 2), ((3, 4), 1)), sp.steps((2, 2), ((6, 8), 1))),
         (sp.spread(1, (2, 3)), sp.spread(2, (4, 6))),
         (Listed((1, (2, 3))), Listed((2, (4, 6)))),
+        (sp.geometric(2, 5) - 1, sp.geometric(4, 10) - 2),
     ],
     ids=repr,
 )
 def test_map(schedule: Schedule, doubled: Schedule) -> None:
     assert schedule.map(lambda value: 2 * value) == doubled
+
+
+def test_adding_moves_the_value_of_every_layer() -> None:
+    assert over(sp.geometric(2, 512) - 1, 3) == [1, 31, 511]
+    assert over(sp.linear(2, 5) - 1, 3) == [1, 3, 4]
+    assert (sp.geometric(2, 512) - 1).values() == (1, 511)
+    assert sp.geometric(2, 512) + 2 - 2 == sp.geometric(2, 512)
+    assert sp.geometric(2, 512) + 2 - 3 == sp.geometric(2, 512) - 1
+    assert sp.steps(((1, 2), 3)) + 1 == sp.steps(((2, 3), 3))
+    assert sp.spread(1, (2, 3)) - 1 == sp.spread(0, (1, 2))
+    assert Listed((1, 2)) + 1 == Listed((2, 3))
+    with pytest.raises(TypeError, match="what is added to a schedule must be an int"):
+        sp.linear(1, 2) + 0.5
+    with pytest.raises(ValueError, match="left"):
+        sp.Window(sp.linear(1, 2) - 2, 0)
 
 
 def test_map_value() -> None:
