@@ -135,7 +135,9 @@ def draw(
     notes = "; ".join([f"{sketch.length:,} tokens", *sketch.notes, *made_up])
     _draw_legend(figure, sorted(shown), notes)
     heading = textwrap.wrap(title or brief(pattern), int(figure.get_figwidth() * 11))
-    figure.suptitle("\n".join(heading), fontsize=11, color=INK, fontweight="bold")
+    # A title of one line is a name; a longer one is code.
+    style = {"fontsize": 11, "fontweight": "bold"} if len(heading) == 1 else {"fontsize": 9}
+    figure.suptitle("\n".join(heading), color=INK, **style)
     if path is not None:
         figure.savefig(path, dpi=200)
     return figure

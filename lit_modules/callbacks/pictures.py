@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from lit_modules.callbacks.csv_log import read_log
 from lit_modules.callbacks.stages import table_of
+from lit_modules.metrics.bits import BITS_NAMES
 
 __all__ = ["Pictures", "draw_curves"]
 
@@ -73,11 +74,13 @@ def draw_curves(
     from matplotlib.figure import Figure
 
     rows = read_log(log)
-    names = sorted({name for row in rows for name in row})
+    names = sorted({name for row in rows for name in row if not name.startswith("test/")})
+    titles = {"loss": "loss (nats)"}
+    titles |= {short: f"bits per {unit}" for unit, short in BITS_NAMES.items()}
     panels = [
         (title, shown)
-        for title, word in (("loss (nats)", "loss"), ("bits", "bits"))
-        if (shown := [name for name in names if word in name and not name.startswith("test")])
+        for short, title in titles.items()
+        if (shown := [name for name in names if name.endswith(f"/{short}")])
     ]
     # A figure without pyplot: no window system, and nothing global that a training run would leave.
     figure = Figure(figsize=(8, 3.2 * max(1, len(panels))), layout="constrained")
