@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sparse_patterns.kernels.base import Call, Kernel, Request, Tolerance, accumulation_dtype
 from sparse_patterns.kernels.selection import Selection, select
-from sparse_patterns.kernels.tile_head import Dropout, Side, Workspace, as_matrix, is_matrix
+from sparse_patterns.kernels.tile_head import Dropout, Side, Workspace, packed
 from sparse_patterns.kernels.tile_passes import Gradients, backward_parts, forward_parts
 from sparse_patterns.kernels.tile_pieces import SCORES_AT_ONCE
 from sparse_patterns.plan import Plan
@@ -60,7 +60,7 @@ class TilesKernel(Kernel):
                 dropout = heads.dropout(example, head)
                 side = heads.side(example, head)
                 target = out[example, head]
-                usable = target.dtype == heads.dtype and is_matrix(target)
+                usable = target.dtype == heads.dtype and target.is_contiguous()
                 total, logs = forward_parts(
                     side, at.parts, at, dropout, heads.space, target if usable else None
                 )
@@ -101,7 +101,7 @@ class TilesKernel(Kernel):
                     for query_sum in sums[::3]:
                         query_sum.zero_()
                     at = selections[head]
-                    upstream = as_matrix(grad_out[example, head], heads.dtype)
+                    upstream = packed(grad_out[example, head], heads.dtype)
                     delta = (upstream * out[example, head]).sum(-1)
                     if grad_lse is not None:
                         delta -= grad_lse[example, head]
