@@ -253,8 +253,9 @@ def _measure(
             mask = run.mask
             if part.dynamic is not None:
                 q, k = rows[:, :, None] + q_offset, keys[:, None, :]
-                mask = visible(part.dynamic, q, k, _one_document(kv_len))
-                mask = mask.expand(run.tiles, run.rows, run.keys)
+                seen = visible(part.dynamic, q, k, _one_document(kv_len))
+                mask = seen.expand(run.tiles, run.rows, run.keys)
+                mask = mask if run.mask is None else mask & run.mask
             first, last, number = _row_extent(mask, keys)
             position = (rows + q_offset).flatten()
             rows = rows.flatten()

@@ -34,7 +34,7 @@ class Run:
         k_start: First key of the first tile.
         k_step: Distance between keys of a tile.
         k_tile: Distance between tiles, in keys.
-        mask: bool `(1 or tiles, rows, keys)`, True where visible; None where everything is.
+        mask: bool `(1 or tiles, 1 or rows, keys)`, True where visible; None where everything is.
     """
 
     tiles: int

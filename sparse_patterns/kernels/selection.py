@@ -139,9 +139,9 @@ def select(call: Call, group: Group, example: int) -> Selection:
     scene = Scene(request.kv_len, marks, documents)
     positions = torch.arange(request.q_len, device=device) + request.q_offset
     apart = torch.zeros(request.q_len, dtype=torch.bool, device=device)
-    for token in group.row_tokens:
-        if 0 <= token - request.q_offset < request.q_len:
-            apart[token - request.q_offset] = True
+    if group.row_tokens:
+        rows = torch.tensor(group.row_tokens, device=device) - request.q_offset
+        apart[rows[(rows >= 0) & (rows < request.q_len)]] = True
 
     parts, row_parts = [], []
     for part in group.parts:

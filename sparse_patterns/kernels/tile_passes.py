@@ -50,7 +50,7 @@ def forward_parts(
                     piece.hide(scores, at, part, additive=False)
                 sums.add_(scores.sum(-1))
                 dropout.apply(scores)
-                add_matmul(target, scores, piece.keys(values))
+                add_matmul(target, scores, piece.keys(values), space)
     lse = weight.log() if shift is None else weight.log() + shift
     total.div_(weight.masked_fill_(weight == 0, 1)[:, None])
     return total, lse
@@ -113,7 +113,7 @@ def backward_parts(
                     grad.mul_(factors)
                 piece.fold(grad_values, folded)
                 grad.sub_(piece.queries(delta)[..., None]).mul_(weights)
-                add_matmul(piece.queries(grads.q), grad, piece.keys(keys))
+                add_matmul(piece.queries(grads.q), grad, piece.keys(keys), space)
                 folded = space.get("folded", weights.shape[0], piece.run.keys, keys.shape[1])
                 matmul(grad.mT, piece.queries(side.q), folded)
                 piece.fold(grad_keys, folded)
@@ -144,9 +144,13 @@ def matmul(a: Tensor, b: Tensor, out: Tensor) -> None:
         torch.bmm(a, b, out=out)
 
 
-def add_matmul(total: Tensor, a: Tensor, b: Tensor) -> None:
+def add_matmul(total: Tensor, a: Tensor, b: Tensor, space: Workspace) -> None:
     """Add a batched product to `total`, in place."""
-    if a.shape[0] == 1:
+    tiles, rows, width = total.shape
+    if tiles == 1:
         total[0].addmm_(a[0], b[0])
-    else:
+    elif total.stride(0) >= rows * total.stride(1):
         total.baddbmm_(a, b)
+    else:
+        # Matrices that interleave would be taken one by one.
+        total.add_(torch.bmm(a, b, out=space.get("product", tiles, rows, width)))

@@ -62,7 +62,8 @@ class Piece:
         rows = slice(self.row, self.row + self.rows)
         for start, stop, factors in self.run.slabs:
             some = factors if factors.shape[0] == 1 else factors[self.tile : self.tile + self.tiles]
-            _apply(view[:, :, start:stop], some[:, rows], additive)
+            some = some if some.shape[1] == 1 else some[:, rows]
+            _apply(view[:, :, start:stop], some, additive)
         for factors in at.factors(view.shape, part, self.run, self.tile, self.row):
             _apply(view, factors, additive)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sparse_patterns.lowering.masks import evaluate_tiles, may_overlap, share_masks
-from sparse_patterns.lowering.queries import cut_queries, tile_rows
+from sparse_patterns.lowering.queries import column_rows, cut_queries, tile_rows
 from sparse_patterns.lowering.tiles import MAX_KEYS, Tiles, concatenate_tiles
 from sparse_patterns.runs import Part
 from sparse_patterns.terms import Term, without
@@ -27,8 +27,10 @@ def interval_part(term: Term, earlier: list[Term], q: Tensor, kv_len: int) -> Pa
     empty = Part(name, ())
     if not seen.any():
         return empty
-    mean = float(((high - low) // step + 1)[seen].float().mean())
-    height = tile_rows(mean, listed is not None)
+    if listed is None:
+        height = tile_rows(float(((high - low) // step + 1)[seen].float().mean()))
+    else:
+        height = column_rows(low, high)
     starts, rows = cut_queries(term, q, kv_len, step, height)
 
     groups = [

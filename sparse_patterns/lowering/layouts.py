@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sparse_patterns.binding import BoundRandomBlocks
 from sparse_patterns.lowering.masks import evaluate_pairs, may_overlap, with_masks
-from sparse_patterns.lowering.tiles import MAX_ROWS, Tiles
+from sparse_patterns.lowering.tiles import MAX_ROWS, RUN_PAIRS, Tiles
 from sparse_patterns.patterns import BlockTable, Pattern
 from sparse_patterns.random_blocks import draw
 from sparse_patterns.runs import Part
@@ -54,7 +54,16 @@ def layout_parts(term: Term, earlier: list[Term], q: Tensor, kv_len: int) -> lis
     seen = masks.flatten(1).any(1)
     tile, column, masks = tile[seen], column[seen], masks[seen]
     dynamic = without(term, earlier) if term.dynamic else None
-    return _gathered_parts(term, starts, rows, tile, column, masks, block, kv_len, dynamic)
+    # Blocks that are cut slantwise, by a window, go apart: they are few, and any tile with one
+    # would cut the runs of the others.
+    slanted = ((masks != masks[:, :1]) & (row < rows[tile][:, None])[:, :, None]).flatten(1).any(1)
+    return [
+        part
+        for some in (~slanted, slanted)
+        for part in _gathered_parts(
+            term, starts, rows, tile[some], column[some], masks[some], block, kv_len, dynamic
+        )
+    ]
 
 
 def _table_pairs(layout: Pattern, block_row: Tensor, columns: int) -> tuple[Tensor, Tensor]:
@@ -85,15 +94,19 @@ def _gathered_parts(
     """Make parts whose key list holds the key blocks of one tile after those of another."""
     parts = []
     count = torch.bincount(tile, minlength=starts.numel())
-    shapes = torch.stack([rows, count], 1)
+    filled = _fill_up(count, rows, block)
+    shapes = torch.stack([rows, filled], 1)
     first_pair = count.cumsum(0) - count
     for height, blocks in torch.unique(shapes[count > 0], dim=0).tolist():
-        chosen = ((rows == height) & (count == blocks)).nonzero().flatten()
+        chosen = ((rows == height) & (filled == blocks)).nonzero().flatten()
         keys = blocks * block
         for some in chosen.split(max(1, MAX_GATHERED // keys)):
-            pair = first_pair[some][:, None] + torch.arange(blocks)
+            number = torch.arange(blocks)
+            own = number < count[some][:, None]
+            pair = first_pair[some][:, None] + torch.minimum(number, count[some][:, None] - 1)
             listed = (column[pair][:, :, None] * block + torch.arange(block)).clamp(max=kv_len - 1)
-            mask = masks[pair][:, :, :height].transpose(1, 2).reshape(some.numel(), height, keys)
+            mask = masks[pair][:, :, :height] & own[:, :, None, None]
+            mask = mask.transpose(1, 2).reshape(some.numel(), height, keys)
             tiles = Tiles(
                 starts[some],
                 torch.full_like(some, height),
@@ -108,3 +121,30 @@ def _gathered_parts(
                 Part("blocks", runs, listed.flatten(), documents=term.documents, dynamic=dynamic)
             )
     return parts
+
+
+def _fill_up(count: Tensor, rows: Tensor, block: int) -> Tensor:
+    """Return how many key blocks each tile computes, some of them hidden.
+
+    Tiles that see fewer blocks than those around them would be runs of their own, and cut the runs
+    of the others.
+
+    Args:
+        count: int64 `(tiles,)`, the key blocks of each tile.
+        rows: int64 `(tiles,)`, number of rows.
+        block: Keys of a block.
+    """
+    filled = count.clone()
+    for height in torch.unique(rows).tolist():
+        of_height = (rows == height) & (count > 0)
+        most = 0
+        for blocks in torch.unique(count[of_height]).flip(0).tolist():
+            chosen = of_height & (count == blocks)
+            index = chosen.nonzero().flatten()
+            stretches = int((index.diff() > 1).sum()) + 1
+            hidden = index.numel() * height * block * (most - blocks)
+            if most and hidden <= 2 * stretches * RUN_PAIRS:
+                filled[chosen] = most
+            else:
+                most = blocks
+    return filled

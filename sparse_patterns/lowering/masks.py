@@ -103,7 +103,11 @@ def with_masks(tiles: Tiles, mask: Tensor) -> Tiles:
     full = flat.all(1)
     digest = torch.where(full, -1, digest)
     values, kind = torch.unique(digest, return_inverse=True)
-    if values.numel() <= STACK_FROM:
+    if values.numel() > 1 and bool((mask == mask[:, :1]).all()):
+        # One row says it all: such masks cost little, and runs that differ in them become one.
+        tiles.kind = torch.zeros_like(kind)
+        tiles.masks = [mask[seen, :1]]
+    elif values.numel() <= STACK_FROM:
         tiles.masks = []
         for number in range(values.numel()):
             tile = int((kind == number).nonzero()[0])

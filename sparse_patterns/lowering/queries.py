@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from sparse_patterns.lowering.tiles import MAX_ROWS
+from sparse_patterns.lowering.tiles import MAX_ROWS, RUN_PAIRS
 from sparse_patterns.terms import Term
 
 MAX_EDGE = 512
@@ -15,11 +16,32 @@ MAX_STEP_WITH_EDGES = 16
 """Dilation up to which the ends of a sequence are tiles of their own."""
 
 
-def tile_rows(width: float, listed: bool) -> int:
+def tile_rows(width: float) -> int:
     """Return how many query rows a tile takes for keys of a mean width."""
-    if listed:
-        return MAX_ROWS
     return 32 if width <= 96 else 64 if width <= 1024 else MAX_ROWS
+
+
+def column_rows(low: Tensor, high: Tensor) -> int:
+    """Return how many query rows a tile takes that sees an interval of a list of keys.
+
+    Where intervals differ, taller tiles compute more pairs that nobody sees, but are fewer.
+
+    Args:
+        low: int64, the first key of the list that each query sees.
+        high: int64, the last; below `low` where it sees none.
+    """
+    heights, costs = [MAX_ROWS], []
+    while heights[-1] * 2 <= low.numel():
+        heights.append(heights[-1] * 2)
+    low, high = low.masked_fill(low > high, 1 << 50), high.masked_fill(low > high, -1)
+    for height in heights:
+        missing = (0, -low.numel() % height)
+        first = functional.pad(low, missing, value=1 << 50).view(-1, height).amin(1)
+        last = functional.pad(high, missing, value=-1).view(-1, height).amax(1)
+        ends = torch.stack([first, last], 1)[first <= last]
+        pairs = int((ends[:, 1] - ends[:, 0] + 1).sum()) * height
+        costs.append(pairs + RUN_PAIRS * len(torch.unique(ends, dim=0)))
+    return heights[costs.index(min(costs))]
 
 
 def cut_queries(

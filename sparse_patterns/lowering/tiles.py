@@ -15,6 +15,9 @@ MAX_KEYS = 4096
 MAX_ROWS = 128
 """Rows of a tile."""
 
+RUN_PAIRS = 1 << 14
+"""Pairs that are computed in the time that one more run costs."""
+
 
 @dataclass
 class Tiles:
