@@ -81,6 +81,11 @@ def test_optional_libraries_stay_unimported(package: str) -> None:
     assert top_level(import_after_its_base(package).modules) & OPTIONAL == set()
 
 
+def test_the_file_for_hugging_face_models_loads_their_library_when_it_is_used() -> None:
+    found = import_once("sparse_patterns.huggingface", below=["torch"]).modules
+    assert top_level(found) & OPTIONAL == set()
+
+
 def test_sparse_patterns_needs_torch_alone() -> None:
     loaded = top_level(import_after_its_base("sparse_patterns").modules)
     assert loaded & {"lightning", "pytorch_lightning", "lit_modules", "datamodules"} == set()
