@@ -38,6 +38,7 @@ from sparse_patterns.plan import Plan, plan
 from sparse_patterns.presets import describe, get, names, register
 from sparse_patterns.schedules import Schedule, geometric, linear, spread, steps
 from sparse_patterns.show import show
+from sparse_patterns.sparsify import sparsify
 
 __all__ = [
     "BatchGlobal",
@@ -76,6 +77,7 @@ __all__ = [
     "register",
     "scale_windows",
     "show",
+    "sparsify",
     "spread",
     "steps",
     "to_config",
