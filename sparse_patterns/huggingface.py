@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from sparse_patterns.binding import bind
 from sparse_patterns.codec import from_config
 from sparse_patterns.model_masks import ModelMask, read_mask
+from sparse_patterns.model_requests import check_request
 from sparse_patterns.patterns import Causal, Full, Pattern, SameDocument
 from sparse_patterns.text_positions import attend_texts
 from sparse_patterns.validation import check_pattern
@@ -32,36 +33,6 @@ NAME = "sparse_patterns"
 """What the attention is called in `attn_implementation`."""
 
 _PLACE = "_sparse_pattern"
-
-_CANNOT = {
-    "output_attentions": "the weights are never made; set attn_implementation='eager' to see them",
-    "softcap": "the kernels do not cap scores",
-    "s_aux": "the kernels have no learned attention sinks",
-    "sinks": "the kernels have no learned attention sinks",
-    "position_bias": "the kernels add no bias to the scores",
-    "head_mask": "the kernels do not weigh heads",
-    "indices": "the model chooses keys by itself",
-    "block_indices": "the model chooses keys by itself",
-    "encoder_hidden_states": "attention to another sequence has no pattern",
-}
-
-# What models hand down that says nothing about the attention, or says it in the mask as well.
-_SAID_ELSEWHERE = {
-    "cache",
-    "cache_position",
-    "deterministic",
-    "logits_to_keep",
-    "max_length_k",
-    "max_length_q",
-    "num_items_in_batch",
-    "output_hidden_states",
-    "output_router_logits",
-    "past_key_values",
-    "position_embeddings",
-    "position_ids",
-    "return_dict",
-    "use_cache",
-}
 
 
 @dataclass(frozen=True)
@@ -200,8 +171,9 @@ def _attend(
             f"{tuple(getattr(mask, 'shape', ()))}: only padding can be masked, by an "
             "attention_mask of shape (batch, length); write the rest as part of the pattern"
         )
-    _refuse(module, mask, query, key, value, asked)
+    check_request(module, mask, query, key, value, asked)
     layer, layers = _layer(kind, place, query.shape[1])
+    query, key, value = _autocast(query, key, value)
     pattern = place.pattern & mask.limits
     if mask.segment_ids is not None:
         if segment_ids is not None:
@@ -223,42 +195,16 @@ def _attend(
     return out.transpose(1, 2).contiguous(), None
 
 
-def _refuse(
-    module: nn.Module,
-    mask: ModelMask,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    asked: dict[str, Any],
-) -> None:
-    """Refuse what a module asks for and cannot get."""
-    kind = type(module).__name__
-    if getattr(module.config, "output_attentions", False):
-        asked = {**asked, "output_attentions": True}
-    packed = {"cu_seq_lens_q", "cu_seq_lens_k"} if mask.segment_ids is not None else set()
-    for name, given in asked.items():
-        if given is None or given is False or name in _SAID_ELSEWHERE | packed:
-            continue
-        why = _CANNOT.get(name, "it is not known here, and nothing is ignored")
-        raise ValueError(f"{kind} asks for {name}, which a sparse pattern cannot have: {why}")
-    if (mask.q_len, mask.kv_len) != (query.shape[2], key.shape[2]):
-        raise ValueError(
-            f"{kind} has {query.shape[2]} queries and {key.shape[2]} keys, but its mask was made "
-            f"for {mask.q_len} and {mask.kv_len}: another sequence's keys, or a static cache"
-        )
-    if mask.q_offset + mask.q_len != mask.kv_offset + mask.kv_len:
-        raise ValueError(
-            f"{kind} has {mask.q_len} queries for {mask.kv_len} keys and no mask that tells their "
-            "places: attention to another sequence is not served"
-        )
-    if key.shape != value.shape:
-        raise ValueError(
-            f"{kind} has values of shape {tuple(value.shape)}, which must be that of the keys, "
-            f"{tuple(key.shape)}"
-        )
+def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Under autocast, take what torch's own attention takes: rotary positions leave other types."""
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device) or tensors[0].dtype == torch.float64:
+        return tensors
+    return tuple(tensor.to(torch.get_autocast_dtype(device)) for tensor in tensors)
 
 
 def _layer(kind: str, place: _Place, heads: int) -> tuple[int, int]:
+    """Return which layer of how many a module is; any one, where all have the same pattern."""
     if place.layer is not None:
         return place.layer, place.layers
     bound = {

@@ -375,6 +375,16 @@ def test_checkpointing_gives_the_same_gradients() -> None:
     close(found[0], found[1])
 
 
+def test_autocast_takes_the_type_that_torch_takes() -> None:
+    """Rotary positions leave queries and keys in another type than values."""
+    model, ids = llama().float(), some_ids()
+    with torch.autocast("cpu", torch.bfloat16):
+        wanted = model(ids).logits
+        got = set_pattern(model, "full")(ids).logits
+    assert got.dtype == wanted.dtype == torch.bfloat16
+    torch.testing.assert_close(got, wanted, rtol=0.05, atol=0.1 * wanted.abs().max().item())
+
+
 def test_names_and_configs_are_patterns() -> None:
     model, ids = roberta(), some_ids()
     wanted = set_pattern(model, sp.get("bigbird", block=4))(ids).logits
