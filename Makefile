@@ -23,7 +23,7 @@ install: $(STAMP) ## make the virtual environment and install everything pinned
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet -c constraints.txt setuptools torch
-	$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[hf,plot,dev]'
+	$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[hf,plot,tasks,dev]'
 	@touch $@
 
 test: $(STAMP) ## run the whole test suite

@@ -1,4 +1,4 @@
-"""The command line: `sparse-patterns fit|validate|test|predict|generate|patterns`.
+"""The command line: `sparse-patterns fit|validate|test|predict|generate|make-long|patterns`.
 
 The one place where data sets and models meet. Nothing heavy is imported before it is known what is
 wanted, so that help comes at once.
@@ -24,6 +24,7 @@ TRAINER_COMMANDS = {
 }
 OTHER_COMMANDS = {
     "generate": "continue a prompt with a trained language model",
+    "make-long": "turn a pretrained encoder into one for long texts",
     "patterns": "list, show, explain or draw attention patterns",
     "data": "list the data sets, or describe one",
 }
@@ -76,6 +77,10 @@ def _run(words: list[str], debug: bool) -> int:
         from lit_modules.commands.generate import generate
 
         return generate(rest)
+    if command == "make-long":
+        from lit_modules.commands.make_long import make_long
+
+        return make_long(rest)
     if command == "patterns":
         from lit_modules.commands.patterns import patterns
 

@@ -92,7 +92,7 @@ def attend_texts(
         "dropout_p": dropout_p,
     }
     whole = mask.real is None and not mask.kv_offset
-    if whole or (traits.movable and not traits.by_length):
+    if whole or traits.movable:
         real = None if mask.real is None else mask.real[:, mask.kv_offset :]
         offset = mask.q_offset - mask.kv_offset
         same |= {"key_mask": real, "global_mask": global_mask, "segment_ids": segment_ids}

@@ -44,7 +44,7 @@ LAZY = {
     "rich": ["lit_modules/callbacks/report.py"],
     "omegaconf": ["sparse_patterns/codec.py"],
     "transformers": ["sparse_patterns/huggingface.py", "lit_modules/weights.py"],
-    "safetensors": ["lit_modules/weights.py"],
+    "safetensors": ["lit_modules/pretrained/files.py"],
     "tokenizers": ["datamodules/tokenization.py"],
     "tensorboard": [],
 }
@@ -196,7 +196,11 @@ def test_the_kernels_are_found() -> None:
         ("datamodules/tokenization.py", "import tokenizers", "inside a function"),
         ("lit_modules/language_model.py", "import datamodules.batch", "datamodules belongs to"),
         ("lit_modules/language_model.py", "import jsonargparse", "jsonargparse belongs to"),
-        ("lit_modules/weights.py", "from safetensors.torch import load_file", "inside a function"),
+        (
+            "lit_modules/pretrained/files.py",
+            "from safetensors.torch import load_file",
+            "inside a function",
+        ),
         ("lit_modules/cli.py", "def f():\n    import tensorboard", "no file of ours"),
     ],
 )

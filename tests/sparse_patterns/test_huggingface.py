@@ -5,8 +5,10 @@ model's own attention; each is the oracle's mask of the unpadded text, at the pl
 """
 
 import contextlib
+import re
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -500,3 +502,12 @@ def test_without_transformers_the_error_says_what_to_install(
         ImportError, match=r"need transformers.*pip install 'sparse-patterns\[hf\]'"
     ):
         set_pattern(nn.Linear(2, 2), NEAR)
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "huggingface.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_the_code_of_the_page_runs(number: int) -> None:
+    exec(compile(BLOCKS[number], str(PAGE), "exec"), {})

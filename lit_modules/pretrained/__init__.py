@@ -1,0 +1,1 @@
+"""Pretrained weights: read, name, save and lengthen them; `lit_modules.weights` is the door."""

@@ -1,0 +1,186 @@
+"""Files of weights: a folder, `.safetensors`, `.bin`, `.pt`, `.ckpt`. Code in them never runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["CONFIG", "SAFETENSORS", "Source", "WeightsError", "read", "read_json", "write"]
+
+CONFIG, SAFETENSORS = "config.json", "model.safetensors"
+
+# In the order in which they are looked for in a folder; the others are taken if they are alone.
+_NAMES = (
+    SAFETENSORS,
+    f"{SAFETENSORS}.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+
+# What torch says when it meets something else than tensors and plain data.
+_CODE = ("Unsupported global", "Unsupported class", "GLOBAL", "call reduce", "instantiate")
+
+
+class WeightsError(ValueError):
+    """Weights cannot be read or do not fit; the message is meant for the user."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What was read.
+
+    Attributes:
+        name: Where from, in words.
+        state: Tensors by their names in the file.
+        config: Content of the `config.json` beside them, None where there is none.
+        folder: Where they lie, None for a state dict.
+    """
+
+    name: str
+    state: dict[str, Tensor]
+    config: dict[str, Any] | None = None
+    folder: Path | None = None
+
+
+def read(source: str | os.PathLike[str] | Mapping[str, Any]) -> Source:
+    """Read a folder, a file, or take a state dict.
+
+    Raises:
+        FileNotFoundError: There is no such file or folder.
+        WeightsError: It holds code, is damaged, or has no weights.
+    """
+    if isinstance(source, Mapping):
+        return Source("the state dict", _tensors(source, "the state dict"))
+    path = Path(source)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{source}: no such file or folder (weights are read from the disk, not by a name "
+            "on a hub)"
+        )
+    folder = path if path.is_dir() else path.parent
+    file = _file_in(path) if path.is_dir() else path
+    config = folder / CONFIG
+    return Source(
+        str(path),
+        _read_sharded(file) if file.suffix == ".json" else _read_file(file),
+        read_json(config) if config.is_file() else None,
+        folder,
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the content of a JSON file.
+
+    Raises:
+        WeightsError: It is not JSON, or not an object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise WeightsError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path} must hold an object, got {type(content).__name__}")
+    return content
+
+
+def write(state: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors as `.safetensors`, in full or not at all."""
+    save_file = _safetensors().save_file
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        save_file(dict(state), part, metadata={"format": "pt"})
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _file_in(folder: Path) -> Path:
+    for name in _NAMES:
+        if (folder / name).is_file():
+            return folder / name
+    found = sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES)
+    # What the Trainer of transformers leaves beside the weights.
+    found = [path for path in found if path.name != "training_args.bin"]
+    if len(found) == 1:
+        return found[0]
+    what = f"several, {', '.join(path.name for path in found)}: name one" if found else "none"
+    raise WeightsError(f"{folder} must have one file of weights ({', '.join(_NAMES)}), has {what}")
+
+
+def _read_sharded(index: Path) -> dict[str, Tensor]:
+    names = read_json(index).get("weight_map")
+    if not isinstance(names, dict):
+        raise WeightsError(f"{index} has no weight_map")
+    state: dict[str, Tensor] = {}
+    for name in sorted(set(names.values())):
+        shard = index.parent / name
+        if shard.parent.resolve() != index.parent.resolve() or not shard.is_file():
+            raise WeightsError(f"{index} names {name!r}, which is not in the folder")
+        state.update(_read_file(shard))
+    return state
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        try:
+            return dict(_safetensors().load_file(path))
+        except ImportError:
+            raise
+        except Exception as error:
+            raise WeightsError(f"{path} is damaged or no safetensors file: {error}") from error
+    try:
+        content = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
+    except pickle.UnpicklingError as error:
+        if any(word in str(error) for word in _CODE):
+            raise WeightsError(
+                f"{path} holds code or objects, not only tensors, and is not opened: "
+                f"{_reason(error)}"
+            ) from error
+        raise WeightsError(f"{path} is damaged or no file of weights: {_reason(error)}") from error
+    except Exception as error:
+        raise WeightsError(f"{path} is damaged or no file of weights: {_reason(error)}") from error
+    return _tensors(content, str(path))
+
+
+def _tensors(content: object, name: str) -> dict[str, Tensor]:
+    """Return the tensors of a state dict, or of the one in a checkpoint."""
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{name} must hold a state dict, got {type(content).__name__}")
+    state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    if not state:
+        raise WeightsError(f"{name} holds no tensors")
+    return state
+
+
+def _reason(error: BaseException) -> str:
+    """Return what torch says, without its advice to open the file all the same."""
+    for line in str(error).splitlines():
+        if any(word in line for word in _CODE):
+            return line.strip().split(". ")[0].removeprefix("WeightsUnpickler error: ")
+    lines = str(error).strip().splitlines()
+    return (lines or [type(error).__name__])[-1].strip()
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.torch
+    except ImportError as error:
+        raise ImportError(
+            "reading and writing .safetensors needs safetensors: pip install 'sparse-patterns[hf]'"
+        ) from error
+    return safetensors.torch

@@ -1,0 +1,96 @@
+"""From an encoder to a folder that `transformers` loads, tokenizer included."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+from lit_modules.nn.encoder import Encoder
+from lit_modules.pretrained.files import CONFIG, SAFETENSORS, read_json, write
+
+__all__ = ["save_encoder"]
+
+# Everything a tokenizer of `transformers` is read from.
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+)
+
+
+def save_encoder(encoder: Encoder, folder: str | os.PathLike[str]) -> None:
+    """Write `config.json` and `model.safetensors`, and the tokenizer of where it was loaded from.
+
+    `transformers` loads the folder as the model that `config.model_type` names, and `load_encoder`
+    gives the same encoder back. In the tokenizer's settings the longest text becomes that of the
+    encoder.
+
+    Args:
+        encoder: What to save.
+        folder: Made if it is not there; files of these names are replaced.
+
+    Warns:
+        UserWarning: `transformers` has no such pattern, so that it would compute other numbers.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.detach().cpu() for name, tensor in encoder.state_dict().items()}
+    # Tensors that share storage are refused by the format.
+    write(
+        {name: tensor.contiguous().clone() for name, tensor in state.items()}, folder / SAFETENSORS
+    )
+    dtype = str(next(iter(state.values())).dtype).removeprefix("torch.")
+    _write_json({**encoder.config.to_huggingface(), "dtype": dtype}, folder / CONFIG)
+    source = getattr(encoder.report, "folder", None)
+    if source is not None:
+        _copy_tokenizer(Path(source), folder, encoder.config.max_length)
+    differences = encoder.config.differences()
+    if differences:
+        warnings.warn(
+            f"transformers would load {folder} and compute something else: "
+            f"{'; '.join(differences)}. load_encoder gives this encoder back.",
+            stacklevel=2,
+        )
+
+
+def _copy_tokenizer(source: Path, folder: Path, max_length: int) -> None:
+    for name in _TOKENIZER_FILES:
+        if not (source / name).is_file():
+            continue
+        if not (folder / name).exists() or not (source / name).samefile(folder / name):
+            shutil.copyfile(source / name, folder / name)
+    settings = folder / "tokenizer_config.json"
+    if settings.is_file():
+        content = read_json(settings)
+        # Written only where it changes something, since the file is the user's.
+        if content.get("model_max_length", max_length) != max_length:
+            _write_json({**content, "model_max_length": max_length}, settings)
+    fast = folder / "tokenizer.json"
+    if fast.is_file():
+        content = read_json(fast)
+        truncation, padding = content.get("truncation"), content.get("padding")
+        changed = dict(content)
+        if truncation:
+            changed["truncation"] = {**truncation, "max_length": max_length}
+        # A strategy that is an object fixes the length of every text.
+        if isinstance(padding, dict) and isinstance(padding.get("strategy"), dict):
+            changed["padding"] = {**padding, "strategy": "BatchLongest"}
+        if changed != content:
+            _write_json(changed, fast)
+
+
+def _write_json(content: dict[str, Any], path: Path) -> None:
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
