@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 import math
+import sys
 import time
 from typing import Any
 
