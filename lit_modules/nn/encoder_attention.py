@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import sparse_patterns as sp
+from lit_modules.nn.global_rows import GlobalRows, find, global_rows, without_rows
 
 if TYPE_CHECKING:
     from lit_modules.nn.encoder_config import EncoderConfig
@@ -47,6 +48,8 @@ class EncoderSelfAttention(nn.Module):
         self.pattern, self.layer, self.layers = config.spec, layer, config.layers
         self.dropout, self.kernel = config.attention_dropout, kernel
         self.global_projections = config.global_projections
+        # What local rows see, where rows of few global tokens can be computed apart.
+        self._columns = without_rows(config.spec) if self.global_projections else None
         width = config.width
         self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
         if self.global_projections:
@@ -56,20 +59,22 @@ class EncoderSelfAttention(nn.Module):
 
     def forward(self, x: Tensor, masks: Masks) -> Tensor:
         """Attend within each text, (B, L, width); the row of a padded token is zeros."""
-        out = sp.attention(
-            *self._heads(x, self.query, self.key, self.value),
-            self.pattern_for(masks),
-            layer=self.layer,
-            layers=self.layers,
+        rows = self._few_rows(x, masks)
+        if rows is None:
+            return self._attend(x, masks, self.pattern, self._global_heads(x))
+        assert self._columns is not None
+        out = self._attend(x, masks, self._columns, None)
+        own = global_rows(
+            x,
+            rows,
+            (self.query_global, self.key_global, self.value_global),
+            heads=self.heads,
             key_mask=masks.key_mask,
-            global_mask=masks.global_mask,
-            global_qkv=self._global_heads(x),
             segment_ids=masks.segment_ids,
             dropout_p=self.dropout if self.training else 0.0,
-            kernel=self.kernel,
         )
-        assert isinstance(out, Tensor)
-        return out.transpose(1, 2).flatten(2)
+        example, row = rows.real.nonzero(as_tuple=True)
+        return out.index_put((example, rows.index[example, row]), own[example, row].to(out.dtype))
 
     @torch.no_grad()
     def copy_to_global_projections(self) -> None:
@@ -87,15 +92,42 @@ class EncoderSelfAttention(nn.Module):
 
     def pattern_for(self, masks: Masks) -> sp.Pattern:
         """Return the pattern, within the segments where a batch has some."""
-        if masks.segment_ids is None or sp.SameDocument() in self.pattern.walk():
-            return self.pattern
-        return self.pattern & sp.SameDocument()
+        return _within_segments(self.pattern, masks)
 
     def scores_inputs(self, x: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]:
         """Return queries and keys, and those of global rows where they are apart, (B, H, L, D)."""
         q, k, _ = self._heads(x, self.query, self.key, self.value)
         own = self._global_heads(x)
         return q, k, own[:2] if own is not None else None
+
+    def _attend(
+        self,
+        x: Tensor,
+        masks: Masks,
+        pattern: sp.Pattern,
+        global_qkv: tuple[Tensor, Tensor, Tensor] | None,
+    ) -> Tensor:
+        out = sp.attention(
+            *self._heads(x, self.query, self.key, self.value),
+            _within_segments(pattern, masks),
+            layer=self.layer,
+            layers=self.layers,
+            key_mask=masks.key_mask,
+            global_mask=masks.global_mask,
+            global_qkv=global_qkv,
+            segment_ids=masks.segment_ids,
+            dropout_p=self.dropout if self.training else 0.0,
+            kernel=self.kernel,
+        )
+        assert isinstance(out, Tensor)
+        return out.transpose(1, 2).flatten(2)
+
+    def _few_rows(self, x: Tensor, masks: Masks) -> GlobalRows | None:
+        """Return the rows of global tokens where so few are cheaper by themselves."""
+        if self._columns is None or torch.compiler.is_compiling():
+            return None
+        rows = find(masks.global_mask, masks.key_mask, x)
+        return rows if rows.index.shape[1] <= self.head_dim // 2 else None
 
     def _heads(
         self, x: Tensor, query: nn.Linear, key: nn.Linear, value: nn.Linear
@@ -111,3 +143,9 @@ class EncoderSelfAttention(nn.Module):
         if not self.global_projections:
             return None
         return self._heads(x, self.query_global, self.key_global, self.value_global)
+
+
+def _within_segments(pattern: sp.Pattern, masks: Masks) -> sp.Pattern:
+    if masks.segment_ids is None or sp.SameDocument() in pattern.walk():
+        return pattern
+    return pattern & sp.SameDocument()
