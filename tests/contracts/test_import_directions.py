@@ -45,6 +45,7 @@ LAZY = {
     "omegaconf": ["sparse_patterns/codec.py"],
     "transformers": ["sparse_patterns/huggingface.py", "lit_modules/weights.py"],
     "safetensors": ["lit_modules/pretrained/files.py"],
+    "scipy": ["lit_modules/metrics/coref.py"],
     "tokenizers": ["datamodules/tokenization.py"],
     "tensorboard": [],
 }
