@@ -107,10 +107,14 @@ def mark_spans(rows: Sequence[Row], body: Tokens, spans: Sequence[tuple[int, int
     """
     for row in rows:
         row.columns["starts"], row.columns["ends"] = [], []
+    # Marks, and pieces without a character, have no place among the others.
+    placed = [i for i, (start, stop) in enumerate(body.offsets) if stop > start]
+    places_of = [body.offsets[i] for i in placed]
     lost = 0
     marked = set()
     for span in spans:
-        tokens = token_span(body.offsets, *span)
+        found = token_span(places_of, *span)
+        tokens = [placed[token] for token in found] if found is not None else None
         inside = False
         for number, row in enumerate(rows):
             places = [row.place(token) for token in tokens] if tokens is not None else [None]
