@@ -87,7 +87,12 @@ class OntoNotes(TaskData):
         if max_segments is not None:
             check_at_least(1, max_segments=max_segments)
         super().__init__(
-            max_length=segment_length, long="chunks", overlap=0, batch_size=batch_size, **kwargs
+            max_length=segment_length,
+            long="chunks",
+            overlap=0,
+            max_chunks=None,
+            batch_size=batch_size,
+            **kwargs,
         )
         self.segment_length = segment_length
         self.max_segments = max_segments
