@@ -16,7 +16,6 @@ from datamodules.records import Record, RecordError, field_of
 from datamodules.registry import register
 from datamodules.tables import is_table, table_rows
 from datamodules.text import SplitName
-from datamodules.text_records import lines, texts
 
 __all__ = ["Hyperpartisan"]
 
@@ -122,17 +121,6 @@ class Hyperpartisan(LabelledTexts):
             confidence = f" {scores[p['label']]:.6g}" if scores is not None else ""
             lines.append(f"{p['id']} {self.class_names[p['label']]}{confidence}\n")
         return "".join(lines)
-
-    def submitted(self, document: Document) -> Iterator[tuple[str, int]]:
-        """Yield (id, class) of a submission file."""
-        for place, line in enumerate(lines(texts(document)), 1):
-            if not line.strip():
-                continue
-            parts = line.split()
-            if len(parts) not in (2, 3):
-                problem = f"must be 'id true|false confidence', got {line!r:.60}"
-                raise RecordError(document, f"line {place}", "line", problem)
-            yield parts[0], self.number(parts[1], document, parts[0])
 
     def _truth_files(self, document: Document) -> list[Document]:
         """Return the files with the classes of a file of articles; [] where there is none."""

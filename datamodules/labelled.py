@@ -13,9 +13,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from datamodules.documents import Document
 from datamodules.records import Record, RecordError
-from datamodules.tables import table_rows
 from datamodules.task import TaskData
 from datamodules.task_batch import PADDING
 from datamodules.task_rows import Example
@@ -134,36 +132,31 @@ class LabelledTexts(TaskData):
         rows, notes = self.rows(record, self.first(), self.pieces(record.text), self.separator())
         if record.label is None:
             notes.append("no label, so it is not scored")
-        label = self.number(record.label, record.source, record.id)
-        return Example(record.id, rows, {"label": label}, notes)
+        return Example(record.id, rows, {"label": self.number(record)}, notes)
 
     def labels(self, examples: Sequence[Example]) -> dict[str, Any]:
         """Return the fields of `ClassificationBatch`."""
         return {"labels": torch.tensor([example.fields["label"] for example in examples])}
 
-    def number(self, label: str | None, source: object, record: str) -> int:
-        """Return a class by its name, -1 where it is not told.
-
-        Args:
-            label: The name.
-            source: The file it comes from, for the message.
-            record: The id of the record, for the message.
+    def number(self, record: LabelledText) -> int:
+        """Return the class of a record, -1 where it is not told.
 
         Raises:
             RecordError: There is no such class.
         """
-        if label is None:
+        if record.label is None:
             return PADDING
-        if label not in self.class_names:
+        if record.label not in self.class_names:
             known = ", ".join(self.class_names)
-            raise RecordError(source, record, "label", f"{label!r} is none of the classes {known}")
-        return self.class_names.index(label)
+            problem = f"{record.label!r} is none of the classes {known}"
+            raise RecordError(record.source, record.id, "label", problem)
+        return self.class_names.index(record.label)
 
     def references(self, split: SplitName) -> Iterator[tuple[str, int]]:
         """Yield (id, class) of the records whose class is told."""
         for record in self.good_records(split):
             if record.label is not None:
-                yield record.id, self.number(record.label, record.source, record.id)
+                yield record.id, self.number(record)
 
     def submission(self, predictions: Iterable[Mapping[str, Any]]) -> str:
         """Return the predicted classes by name, in the format chosen."""
@@ -175,16 +168,6 @@ class LabelledTexts(TaskData):
         writer.writeheader()
         writer.writerows(rows)
         return made.getvalue()
-
-    def submitted(self, document: Document) -> Iterator[tuple[str, int]]:
-        """Yield (id, class) of a submission file, JSON lines or CSV by its ending."""
-        for place, row in table_rows(document):
-            id = label_of(row.get("id"), document, place, "id")
-            label = label_of(row.get("label"), document, place, "label")
-            if id is None or label is None:
-                field = "id" if id is None else "label"
-                raise RecordError(document, id or place, field, "is missing")
-            yield id, self.number(label, document, id)
 
     def _held_out(self, split: SplitName) -> tuple[dict[bytes, str], dict[str, str]]:
         """Return where the texts, and the ids, are that `split` must not have."""

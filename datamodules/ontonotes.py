@@ -194,13 +194,6 @@ class OntoNotes(TaskData):
             raise ValueError(f"{split}: there is no document {next(iter(clusters))!r}")
         return conll_text(parts)
 
-    def submitted(self, document: Document) -> Iterator[tuple[str, list[Cluster]]]:
-        """Yield (id, clusters) of a response file."""
-        for part in conll_documents(document):
-            if isinstance(part, RecordError):
-                raise part
-            yield part.id, list(part.clusters or ())
-
     def _predicted_split(self) -> SplitName:
         return self.predict_split or ("test" if "test" in self.splits() else "val")
 

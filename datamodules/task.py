@@ -15,14 +15,13 @@ A task of your own says four things, and has everything else from here::
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from datamodules import global_tokens as rules
-from datamodules.documents import Document
 from datamodules.loader import Batches, Numbers
 from datamodules.task_batch import PADDING, TaskBatch
 from datamodules.task_encoding import EncodedData
@@ -89,14 +88,6 @@ class TaskData(EncodedData):
             predictions: One mapping for each example, as the task's `predict_step` returns them.
         """
         raise NotImplementedError(f"{type(self).__name__} has no official submission format")
-
-    def submitted(self, document: Document) -> Iterator[tuple[str, Any]]:
-        """Yield (id, answer) of a submission file, the answers of the kind `references` yields.
-
-        Raises:
-            RecordError: The file is not as `submission` writes it.
-        """
-        raise NotImplementedError(f"{type(self).__name__} does not read submissions")
 
     def train_dataloader(self) -> Batches:
         """Return the batches from the next one on.

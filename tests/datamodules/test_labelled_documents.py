@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import datamodules
-from datamodules.documents import Document
 from datamodules.records import RecordError
 
 
@@ -149,21 +148,6 @@ def test_without_labels_there_are_predictions_only(folder, tmp_path):
     assert lines == [{"id": "t", "label": "c"}, {"id": "u", "label": "a"}]
     data = datamodules.get("documents", path=folder, submission_format="csv")
     assert [*csv.DictReader(io.StringIO(data.submission(predictions)))] == lines
-
-
-@pytest.mark.parametrize("form", ["jsonl", "csv"])
-def test_a_submission_is_read_again(folder, tmp_path, form):
-    data = datamodules.get("documents", path=folder, submission_format=form)
-    file = tmp_path / f"submission.{form}"
-    file.write_text(data.submission([{"id": "t", "label": 2}, {"id": "u", "label": 0}]))
-    document = Document(file, file.name)
-    assert list(data.submitted(document)) == [("t", 2), ("u", 0)]
-    file.write_text(file.read_text().replace("c", "d") if form == "jsonl" else "id,label\nt,d\n")
-    with pytest.raises(RecordError, match="record 't': label: 'd' is none of the classes a, b, c"):
-        list(data.submitted(document))
-    file.write_text('{"id": "t"}\n' if form == "jsonl" else "id,label\nt,\n")
-    with pytest.raises(RecordError, match="record 't': label: is missing"):
-        list(data.submitted(document))
 
 
 def test_a_text_that_is_also_held_out_is_named(folder, tmp_path):
