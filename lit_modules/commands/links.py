@@ -18,14 +18,30 @@ from typing import Any
 
 from lit_modules.commands.short_names import expand
 
-__all__ = ["MissingFromDataError", "model_path", "names_from_data", "taken"]
+__all__ = ["FromDataError", "model_path", "names_from_data", "taken"]
 
 # What a model without `from_data` is given where its arguments have the name.
 _USUAL = ("vocabulary_size", "unit")
 
 
-class MissingFromDataError(ValueError):
-    """A model takes something that the data set does not offer."""
+class FromDataError(Exception):
+    """What a model takes from its data set cannot be had; `error` is for the user.
+
+    The parser hides what its links raise behind errors of its own; this is found in their context.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+    @classmethod
+    def behind(cls, error: BaseException | None) -> Exception | None:
+        """Return the error for the user that is behind another one, None if there is none."""
+        while error is not None:
+            if isinstance(error, cls):
+                return error.error
+            error = error.__cause__ or error.__context__
+        return None
 
 
 def model_path(words: Sequence[str], datasets: Any, default: str) -> str:
@@ -65,16 +81,22 @@ def names_from_data(path: str) -> tuple[type | None, tuple[str, ...]]:
 def taken(name: str, model: type | None) -> Callable[[Any], Any]:
     """Return what gets an attribute from a data set, for a link of the parser.
 
-    The function raises `MissingFromDataError` where the data set does not have it.
+    The function raises `FromDataError` where the data set does not have it or fails.
     """
 
     def from_data_set(data: Any) -> Any:
         missing = object()
-        value = getattr(data, name, missing)
+        try:
+            value = getattr(data, name, missing)
+        except Exception as error:
+            raise FromDataError(error) from error
         if value is missing:
-            raise MissingFromDataError(
-                f"{model.__name__ if model else 'the model'} takes {name!r} from its data set, "
-                f"which {type(data).__name__} does not have: choose another data set or model"
+            wanted = model.__name__ if model else "the model"
+            raise FromDataError(
+                ValueError(
+                    f"{wanted} takes {name!r} from its data set, which {type(data).__name__} does "
+                    "not have: choose another data set or model"
+                )
             )
         return value
 

@@ -26,7 +26,7 @@ from lit_modules.commands.errors import (
     without_types,
 )
 from lit_modules.commands.links import (
-    MissingFromDataError,
+    FromDataError,
     model_path,
     names_from_data,
     taken,
@@ -148,10 +148,10 @@ class CommandLine(LightningCLI):
         """Make data set, model and trainer; say plainly what the data set lacks for the model."""
         try:
             super().instantiate_classes()
-        except ValueError as error:
-            # The parser wraps what its links raise.
-            if isinstance(error.__cause__, MissingFromDataError):
-                raise error.__cause__ from None
+        except Exception as error:
+            plain = FromDataError.behind(error)
+            if plain is not None:
+                raise plain from None
             raise
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from lit_modules.cli import main
-from lit_modules.commands.links import MissingFromDataError, model_path, names_from_data, taken
+from lit_modules.commands.links import FromDataError, model_path, names_from_data, taken
 from lit_modules.commands.short_names import MODELS
 from sparse_patterns.registry import Registry
 
@@ -58,8 +58,25 @@ def test_names_are_declared_or_the_usual_ones() -> None:
 def test_what_is_missing_is_named() -> None:
     assert taken("pad_id", Declares)(SimpleNamespace(pad_id=0)) == 0
     message = "Declares takes 'pad_id' from its data set, which SimpleNamespace does not have"
-    with pytest.raises(MissingFromDataError, match=message):
+    with pytest.raises(FromDataError, match=message):
         taken("pad_id", Declares)(SimpleNamespace())
+
+
+class Broken:
+    @property
+    def pad_id(self) -> int:
+        raise FileNotFoundError("there is no tokenizer")
+
+
+def test_what_goes_wrong_in_a_data_set_is_found_behind_the_errors_of_the_parser() -> None:
+    try:
+        try:
+            taken("pad_id", Declares)(Broken())
+        except Exception as inner:
+            raise RuntimeError("a link has failed") from inner
+    except RuntimeError as error:
+        assert isinstance(FromDataError.behind(error), FileNotFoundError)
+    assert FromDataError.behind(ValueError()) is None
 
 
 MODULE = """
