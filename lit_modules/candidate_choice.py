@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 
+from lit_modules.metrics.labels import CandidateAccuracy
 from lit_modules.nn.rows import at_positions, mean_by_example
 from lit_modules.task import Batch, TaskModule
 
@@ -77,7 +78,7 @@ class CandidateChoice(TaskModule):
 
     def build_metrics(self) -> dict[str, Metric]:
         """Return the accuracy."""
-        return {"accuracy": MeanMetric()}
+        return {"accuracy": CandidateAccuracy()}
 
     def update_metrics(
         self,
@@ -87,7 +88,4 @@ class CandidateChoice(TaskModule):
         batch: Batch,
     ) -> None:
         """Add the questions whose answer is known."""
-        known = batch["labels"] >= 0
-        if bool(known.any()):
-            right = scores.argmax(1) == batch["labels"]
-            metrics["accuracy"].update(right[known].float())
+        metrics["accuracy"].update(scores.argmax(1), batch["labels"])

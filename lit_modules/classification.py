@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
-from torchmetrics.classification import BinaryF1Score, MulticlassAccuracy, MulticlassF1Score
 
+from lit_modules.metrics.labels import classification_metrics
 from lit_modules.nn.heads import ClassificationHead
 from lit_modules.nn.rows import mean_by_example
 from lit_modules.task import Batch, TaskModule
@@ -32,6 +31,7 @@ class Classification(TaskModule):
         ValueError: A number is out of range.
     """
 
+    from_data = ("vocabulary_size", "pad_id", "classes")
     monitor = "val/accuracy"
     monitor_mode = "max"
 
@@ -64,12 +64,7 @@ class Classification(TaskModule):
 
     def build_metrics(self) -> dict[str, Metric]:
         """Return accuracy and F1."""
-        macro = MulticlassF1Score(self.classes, average="macro")
-        return {
-            "accuracy": MulticlassAccuracy(self.classes, average="micro"),
-            "f1": BinaryF1Score() if self.classes == 2 else macro.clone(),
-            "macro_f1": macro,
-        }
+        return classification_metrics(self.classes)
 
     def update_metrics(
         self,
@@ -79,8 +74,5 @@ class Classification(TaskModule):
         batch: Batch,
     ) -> None:
         """Add the documents that have a label."""
-        known = batch["labels"] >= 0
-        if bool(known.any()):
-            found = torch.argmax(scores, dim=1)[known]
-            for metric in metrics.values():
-                metric.update(found, batch["labels"][known])
+        for metric in metrics.values():
+            metric.update(scores.argmax(1), batch["labels"])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from lit_modules.metrics.coref import CoreferenceScore
 from lit_modules.nn.coref.clusters import decode_clusters, gold_clusters, marginal_loss
 from lit_modules.nn.coref.ranking import MentionRanker, Ranking, RankingSettings
 from lit_modules.task import Batch, TaskModule
@@ -32,6 +33,7 @@ class Coreference(TaskModule):
         **common: Arguments of `TaskModule`.
     """
 
+    from_data = ("vocabulary_size", "pad_id", "genres")
     monitor = "val/average_f1"
     monitor_mode = "max"
 
@@ -81,7 +83,7 @@ class Coreference(TaskModule):
 
     def build_metrics(self) -> dict[str, Metric]:
         """Return the scores of the CoNLL task."""
-        return {}
+        return {"coreference": CoreferenceScore()}
 
     def update_metrics(
         self,
@@ -92,5 +94,4 @@ class Coreference(TaskModule):
     ) -> None:
         """Add the document."""
         gold = gold_clusters(batch["mentions"], batch["clusters"])
-        for metric in metrics.values():
-            metric.update(predictions[0]["clusters"], gold)
+        metrics["coreference"].update(predictions[0]["clusters"], gold)

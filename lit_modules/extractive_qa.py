@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from lit_modules.metrics.qa import AnswerScore
 from lit_modules.nn.answer_spans import Span, best_spans, gold_mask, no_answer_scores, or_loss
 from lit_modules.task import Batch, TaskModule
 
@@ -92,7 +93,11 @@ class ExtractiveQA(TaskModule):
         return losses, known_spans(batch) | unanswerable
 
     def decode(self, scores: SpanScores, batch: Batch) -> list[dict[str, Any]]:
-        """Return `id`, `answer`, `score` and `no_answer_score` of each question."""
+        """Return `id`, `question`, `answer`, `score` and `no_answer_score` of each example.
+
+        Several examples may ask one question of different documents; its answer is the one with the
+        highest score.
+        """
         example, examples = batch["example"], len(batch["ids"])
         nothing = no_answer_scores(scores.starts, scores.ends, example, examples)
         h = self.hparams
@@ -104,6 +109,7 @@ class ExtractiveQA(TaskModule):
             found.append(
                 {
                     "id": batch["ids"][at],
+                    "question": batch.get("questions", batch["ids"])[at],
                     "answer": answer,
                     "score": span.score,
                     "no_answer_score": nothing[at],
@@ -113,7 +119,8 @@ class ExtractiveQA(TaskModule):
 
     def build_metrics(self) -> dict[str, Metric]:
         """Return exact match and F1."""
-        return {}
+        h = self.hparams
+        return {"answer": AnswerScore(h["rules"], no_answer=h["no_answer"])}
 
     def update_metrics(
         self,
@@ -123,6 +130,16 @@ class ExtractiveQA(TaskModule):
         batch: Batch,
     ) -> None:
         """Add the questions whose answers are known."""
+        known = [
+            at for at, some in enumerate(batch["answers"]) if some or not batch["answerable"][at]
+        ]
+        questions = batch.get("questions", batch["ids"])
+        metrics["answer"].update(
+            [predictions[at]["answer"] for at in known],
+            [batch["answers"][at] for at in known],
+            questions=[questions[at] for at in known],
+            scores=[predictions[at]["score"] for at in known],
+        )
 
     def _choices(self, batch: Batch) -> Tensor:
         """Return what the softmax is over: the text, and with `no_answer` each first token."""

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torchmetrics import Metric
 
 from lit_modules.extractive_qa import SpanScores, check_search, span_losses, span_text, spans_of
+from lit_modules.metrics.hotpot import HotpotScore
 from lit_modules.nn.evidence import choose_evidence, masked_bce
 from lit_modules.nn.heads import TwoLayers
 from lit_modules.nn.rows import at_positions
@@ -146,7 +147,7 @@ class MultihopQA(TaskModule):
 
     def build_metrics(self) -> dict[str, Metric]:
         """Return the scores of answer, evidence and both."""
-        return {}
+        return {"hotpot": HotpotScore()}
 
     def update_metrics(
         self,
@@ -156,3 +157,10 @@ class MultihopQA(TaskModule):
         batch: Batch,
     ) -> None:
         """Add the questions whose answer is known."""
+        known = [at for at, some in enumerate(batch["answers"]) if some]
+        metrics["hotpot"].update(
+            [predictions[at]["answer"] for at in known],
+            [predictions[at]["supporting_facts"] for at in known],
+            [batch["answers"][at][0] for at in known],
+            [batch["gold_facts"][at] for at in known],
+        )

@@ -41,7 +41,8 @@ class TaskModule(LightningModule):
 
     A batch is a dict with `input_ids`, `key_mask`, `global_mask` (each `(rows, length)`), `example`
     (which example a row belongs to; a long example is several rows, all in one batch), `ids` (one
-    for each example), and what the task adds.
+    for each example), and what the task adds. One with `filler` is there only so that all processes
+    have equally many; it is neither scored nor predicted.
 
     Args:
         vocabulary_size: Number of token ids.
@@ -58,10 +59,12 @@ class TaskModule(LightningModule):
             cosine. Stages decide instead.
 
     Attributes:
+        from_data: Arguments that the command line takes from the data set's attributes.
         monitor: The validation metric by which the best weights are chosen.
         monitor_mode: Whether the best is the "min" or the "max".
     """
 
+    from_data: ClassVar[tuple[str, ...]] = ("vocabulary_size", "pad_id")
     monitor: ClassVar[str] = "val/loss"
     monitor_mode: ClassVar[str] = "min"
 
@@ -207,6 +210,8 @@ class TaskModule(LightningModule):
     def _evaluate(self, batch: Batch, part: str) -> None:
         metrics = self._metrics(part)
         scores = self(batch)
+        if batch.get("filler"):
+            return
         losses, counts = self.losses(scores, batch)
         metrics.pop("loss").update(losses[counts].float(), 1.0)
         self.update_metrics(metrics, scores, self.decode(scores, batch), batch)
@@ -240,7 +245,8 @@ class TaskModule(LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
         """Return one prediction for each example: plain data, with at least `id`."""
-        return self.decode(self(batch), batch)
+        scores = self(batch)
+        return [] if batch.get("filler") else self.decode(scores, batch)
 
     # ---------------------------------------------------------------- optimizer and checkpoints
 

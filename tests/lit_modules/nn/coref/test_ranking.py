@@ -14,8 +14,6 @@ def ranker(**changes: object) -> MentionRanker:
     return MentionRanker(6, 2, RankingSettings(**settings))  # type: ignore[arg-type]
 
 
-
-
 @pytest.mark.parametrize(("share", "most", "kept"), [(0.5, 9, 4), (1.0, 5, 5), (0.0, 9, 1)])
 def test_as_many_spans_are_kept_as_the_settings_say(share: float, most: int, kept: int) -> None:
     found = ranker(spans_per_word=share, most_spans=most)(
@@ -42,9 +40,7 @@ def test_parts_change_nothing_but_the_memory(depth: int) -> None:
 
 def test_every_word_needs_a_piece() -> None:
     with pytest.raises(ValueError, match="every one of the 9 words needs a piece, in order"):
-        ranker()(
-            torch.randn(11, 6), WORDS, torch.zeros(9).long(), torch.zeros(9), torch.tensor(0)
-        )
+        ranker()(torch.randn(11, 6), WORDS, torch.zeros(9).long(), torch.zeros(9), torch.tensor(0))
 
 
 @pytest.mark.parametrize(
