@@ -7,7 +7,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatch
+from itertools import product
 from lzma import LZMAError
 from pathlib import Path
 
@@ -61,8 +61,9 @@ def split_files(
     Args:
         path: A folder or archive with the official names, or None.
         given: Files that the user names; they go before what `path` has.
-        official: Names and globs of each split's files, relative to any folder below `path`, the
-            first one that is there being taken; compressed files may have their ending behind.
+        official: Names and globs of each split's files, relative to `path` or a folder at most two
+            levels below, the first one that is there being taken; compressed files may have their
+            ending behind.
         cache: Where archives are unpacked.
 
     Raises:
@@ -102,21 +103,22 @@ def _unpacked(files: Files, cache: Path) -> list[str]:
 
 
 def _official(folder: Path, patterns: Sequence[str]) -> list[Document]:
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
-    names = {file: file.relative_to(folder).as_posix() for file in files}
-    for pattern in patterns:
-        endings = [pattern + ending for ending in ("", *COMPRESSED)]
-        found = [
-            file
-            for file, name in names.items()
-            if any(fnmatch(f"/{name}", f"*/{ending}") for ending in endings)
-            and not any(part.startswith(".") for part in Path(name).parts)
+    # The first level that has any: of copies in several folders the outermost is meant. Folders are
+    # not searched to the bottom, since evidence may be a million files.
+    for pattern, above in product(patterns, ("", "*/", "*/*/")):
+        found = {
+            file: file.relative_to(folder)
+            for ending in ("", *COMPRESSED)
+            for file in sorted(folder.glob(above + pattern + ending))
+            if file.is_file()
+        }
+        visible = [
+            Document(file, name.as_posix())
+            for file, name in found.items()
+            if not any(part.startswith(".") for part in name.parts)
         ]
-        if found and not any(sign in pattern for sign in "*?["):
-            # Of copies in several folders the outermost is meant.
-            found = [min(found, key=lambda file: (len(file.parts), file))]
-        if found:
-            return [Document(file, names[file]) for file in found]
+        if visible:
+            return visible if any(sign in pattern for sign in "*?[") else visible[:1]
     return []
 
 

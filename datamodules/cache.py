@@ -62,7 +62,8 @@ def cached_folder(root: Path, name: str, key: Any, fill: Callable[[Path], None])
     except OSError as error:
         if final.is_dir():  # another process was faster
             return final
-        if error.filename is not None and not str(error.filename).startswith(str(root)):
+        elsewhere = error.filename is not None and not str(error.filename).startswith(str(root))
+        if error.errno is None or elsewhere:
             raise
         raise _cannot_write(root, error) from error
     finally:

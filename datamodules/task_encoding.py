@@ -48,6 +48,7 @@ class EncodedData(RecordData):
         long: What becomes of a text that is longer: "cut" keeps its beginning, "chunks" makes
             several rows of it.
         overlap: Tokens that a chunk has in common with the one before.
+        max_chunks: The first so many chunks of a text are kept; None keeps all.
         preprocess_workers: Processes that encode; None takes the processors there are, at most 16,
             and for small files none.
         **kwargs: As in `RecordData`: path, train, val, test, limit, batch_size, and more.
@@ -63,12 +64,15 @@ class EncodedData(RecordData):
         max_length: int = 4096,
         long: Long = "cut",
         overlap: int = 128,
+        max_chunks: int | None = None,
         preprocess_workers: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         check_at_least(8, max_length=max_length)
         check_at_least(0, overlap=overlap)
+        if max_chunks is not None:
+            check_at_least(1, max_chunks=max_chunks)
         if preprocess_workers is not None:
             check_at_least(0, preprocess_workers=preprocess_workers)
         if long not in ("cut", "chunks"):
@@ -76,6 +80,7 @@ class EncodedData(RecordData):
         self.max_length = max_length
         self.long: Long = long
         self.overlap = overlap
+        self.max_chunks = max_chunks
         self.preprocess_workers = preprocess_workers
         self.tokenizer = TaskTokenizer(tokenizer, self.marks)
         self._examples: dict[SplitName, Examples] | None = None
@@ -155,9 +160,14 @@ class EncodedData(RecordData):
                 + (" or lower overlap" if self.long == "chunks" else ""),
             )
         parts = windows(len(body), room, self.overlap, self.long)
-        rows = [Row(prefix + body.cut(p.start, p.stop) + suffix) for p in parts]
-        cut = parts[-1].stop < len(body)
-        return rows, [f"text cut to max_length {self.max_length} tokens"] if cut else []
+        notes = []
+        if self.max_chunks is not None and len(parts) > self.max_chunks:
+            del parts[self.max_chunks :]
+            notes.append(f"text cut to max_chunks {self.max_chunks}")
+        elif parts[-1].stop < len(body):
+            notes.append(f"text cut to max_length {self.max_length} tokens")
+        rows = [Row(prefix + body.cut(p.start, p.stop) + suffix, {}, len(prefix), p) for p in parts]
+        return rows, notes
 
     def prepare_data(self) -> None:
         """Encode everything, once for all runs and processes of this machine."""
@@ -206,7 +216,11 @@ class EncodedData(RecordData):
                 for split, documents in self.documents().items()
             },
             "tokenizer": self.tokenizer.fingerprint,
-            "rows": [self.max_length, self.long, self.overlap if self.long == "chunks" else 0],
+            "rows": [
+                self.max_length,
+                self.long,
+                [self.overlap, self.max_chunks] if self.long == "chunks" else [],
+            ],
             "records": [self.limit, self.skip_bad_records, fractions],
             "settings": self.settings(),
         }

@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any
 
 from datamodules.archives import Files, split_files
 from datamodules.cache import cache_root
@@ -43,7 +44,9 @@ class RecordData(ResumableData):
             num_workers.
     """
 
-    official: ClassVar[Mapping[SplitName, Sequence[str]]] = {"train": (), "val": (), "test": ()}
+    official: Mapping[SplitName, Sequence[str]] = MappingProxyType(
+        {"train": (), "val": (), "test": ()}
+    )
 
     def __init__(
         self,

@@ -82,10 +82,18 @@ class Row:
     Attributes:
         tokens: The sequence.
         columns: What a task knows about the row besides, such as the places of its answers.
+        prefix: Tokens before the part of the body that is in this row.
+        part: Which tokens of the body are in this row.
     """
 
     tokens: Tokens
     columns: dict[str, list[int]] = field(default_factory=dict)
+    prefix: int = 0
+    part: range = range(0)
+
+    def place(self, index: int) -> int | None:
+        """Return where token `index` of the body is in the row; None where it is not."""
+        return self.prefix + index - self.part.start if index in self.part else None
 
 
 @dataclass

@@ -13,7 +13,7 @@ from datamodules.cache import digest_of
 from datamodules.tokenization import ByteTokenizer
 from datamodules.tokenizer_files import PiecesFile
 
-__all__ = ["HashedWords", "TaskTokenizer", "Utf8Bytes", "Vocabulary"]
+__all__ = ["FixedWords", "HashedWords", "TaskTokenizer", "Utf8Bytes", "Vocabulary"]
 
 _SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<mask>")
 _WORD = re.compile(r"\w+|[^\w\s]")
@@ -83,6 +83,38 @@ class HashedWords:
         return self._known[word]
 
 
+class FixedWords:
+    """The words of a list, separated by spaces: for synthetic data."""
+
+    special: ClassVar[dict[str, int]] = {"pad": 0, "first": 1, "separator": 2, "mask": 4}
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.words = [*_SPECIAL, *words]
+        self.size = len(self.words)
+        self.fingerprint = " ".join(self.words)
+        self._numbers = {word: number for number, word in enumerate(self.words)}
+
+    def number(self, token: str) -> int | None:
+        """Return the number of a word."""
+        return self._numbers.get(token)
+
+    def pieces(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Return the words.
+
+        Raises:
+            ValueError: A word is not in the list.
+        """
+        found = list(re.finditer(r"\S+", text))
+        for m in found:
+            if m[0] not in self._numbers:
+                raise ValueError(f"the word {m[0]!r} is outside the vocabulary")
+        return [self._numbers[m[0]] for m in found], [m.span() for m in found]
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Return the words of numbers."""
+        return " ".join(self.words[i] for i in ids)
+
+
 class Utf8Bytes:
     """Each byte of the UTF-8 text is a token, behind the special ones."""
 
@@ -112,20 +144,19 @@ class TaskTokenizer:
     """A vocabulary, and behind it the special tokens that it lacks.
 
     Args:
-        name: "words" or "words:N" (hashed words), "bytes", a JSON file of the `tokenizers` library,
-            or a folder as Hugging Face models are saved in.
+        source: "words" or "words:N" (hashed words), "bytes", a JSON file of the `tokenizers`
+            library, a folder as Hugging Face models are saved in, or a vocabulary itself.
         marks: Special tokens of the task, such as `[question]`. Where the vocabulary has one of
             that name it is used, as in a model that was saved with them.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The name is malformed, or the file cannot be read.
+        ValueError: The source is malformed, or the file cannot be read.
     """
 
-    def __init__(self, name: str, marks: Sequence[str] = ()) -> None:
-        self.name = name
+    def __init__(self, source: str | Vocabulary, marks: Sequence[str] = ()) -> None:
         self.marks = tuple(marks)
-        self.vocabulary = _vocabulary(name)
+        self.vocabulary = _vocabulary(source) if isinstance(source, str) else source
 
     @cached_property
     def _added(self) -> dict[str, int]:

@@ -63,13 +63,13 @@ def json_lines(document: Document) -> Iterator[tuple[int, Any]]:
                 raise RecordError(document, f"line {number}", "line", problem) from error
 
 
-def json_array(document: Document, key: str | None = None) -> Iterator[Any]:
+def json_array(document: Document, key: str | tuple[str, ...] | None = None) -> Iterator[Any]:
     """Yield the elements of a JSON array, without reading the whole of it into memory.
 
     Args:
         document: The file.
         key: None where the array is all of the file; else the member of the outermost object that
-            it is.
+            it is, or several names of which the first to come is taken.
 
     Raises:
         RecordError: The JSON is broken or cut short; the message tells after how many records.
@@ -80,21 +80,23 @@ def json_array(document: Document, key: str | None = None) -> Iterator[Any]:
         reader.expect("[", "a list of records")
         yield from reader.elements()
         return
-    reader.expect("{", f"an object with the member {key!r}")
+    keys = (key,) if isinstance(key, str) else key
+    wanted = " or ".join(map(repr, keys))
+    reader.expect("{", f"an object with the member {wanted}")
     names: list[str] = []
     while reader.peek() != "}":
         if names:
             reader.expect(",", "a comma between members")
         name = reader.value("a member")
         reader.expect(":", f"a value of {name!r}")
-        if name == key:
-            reader.expect("[", f"a list as {key!r}")
+        if name in keys:
+            reader.expect("[", f"a list as {name!r}")
             yield from reader.elements()
             return
         reader.value(f"the value of {name!r}")
         names.append(name)
     found = ", ".join(map(repr, names)) or "none"
-    raise ValueError(f"{document}: there is no member {key!r}; members there are: {found}")
+    raise ValueError(f"{document}: there is no member {wanted}; members there are: {found}")
 
 
 class _Reader:
