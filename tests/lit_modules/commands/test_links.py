@@ -69,13 +69,11 @@ class Broken:
 
 
 def test_what_goes_wrong_in_a_data_set_is_found_behind_the_errors_of_the_parser() -> None:
-    try:
-        try:
-            taken("pad_id", Declares)(Broken())
-        except Exception as inner:
-            raise RuntimeError("a link has failed") from inner
-    except RuntimeError as error:
-        assert isinstance(FromDataError.behind(error), FileNotFoundError)
+    with pytest.raises(FromDataError) as raised:
+        taken("pad_id", Declares)(Broken())
+    outer = RuntimeError("a link has failed")
+    outer.__context__ = raised.value
+    assert isinstance(FromDataError.behind(outer), FileNotFoundError)
     assert FromDataError.behind(ValueError()) is None
 
 
