@@ -10,7 +10,12 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lit_modules.metrics.coref import CoreferenceScore
-from lit_modules.nn.coref.clusters import decode_clusters, gold_clusters, marginal_loss
+from lit_modules.nn.coref.clusters import (
+    decode_clusters,
+    gold_clusters,
+    marginal_loss,
+    mention_loss,
+)
 from lit_modules.nn.coref.ranking import MentionRanker, Ranking, RankingSettings
 from lit_modules.task import Batch, TaskModule
 
@@ -30,6 +35,8 @@ class Coreference(TaskModule):
         vocabulary_size: Number of token ids.
         genres: Number of genres, the unknown one included.
         ranking: Sizes of the head, which also bound its memory.
+        mention_weight: Weight of a further loss that teaches which spans are mentions, for few data
+            or fresh weights; 0, as in the paper, for none.
         **common: Arguments of `TaskModule`.
     """
 
@@ -42,12 +49,15 @@ class Coreference(TaskModule):
         vocabulary_size: int,
         genres: int = 1,
         ranking: RankingSettings = DEFAULT,
+        mention_weight: float = 0.0,
         **common: Any,
     ) -> None:
         super().__init__(vocabulary_size, **common)
         if genres < 1:
             raise ValueError(f"genres must be >= 1, got {genres}")
-        self.genres = genres
+        if mention_weight < 0:
+            raise ValueError(f"mention_weight must be >= 0, got {mention_weight}")
+        self.genres, self.mention_weight = genres, mention_weight
         plain = ranking if isinstance(ranking, Mapping) else vars(ranking)
         self.ranking = RankingSettings(**plain)
         self.save_hyperparameters({"ranking": dict(vars(self.ranking))})
@@ -68,12 +78,15 @@ class Coreference(TaskModule):
             batch["sentences"],
             batch["speakers"],
             batch["genre"],
+            batch["mentions"] if self.mention_weight else None,
         )
         return ranking
 
     def losses(self, scores: Ranking, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the loss of the document."""
         loss = marginal_loss(scores, batch["mentions"], batch["clusters"])[None]
+        if self.mention_weight:
+            loss = loss + self.mention_weight * mention_loss(scores, batch["mentions"])
         return loss, torch.ones(1, dtype=torch.bool, device=loss.device)
 
     def decode(self, scores: Ranking, batch: Batch) -> list[dict[str, Any]]:

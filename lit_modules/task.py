@@ -8,7 +8,7 @@ from typing import Any, ClassVar, cast
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
@@ -133,13 +133,13 @@ class TaskModule(LightningModule):
 
     def configure_model(self) -> None:
         """Build encoder and head, where nothing has built them yet."""
-        if self.encoder is not None:
-            return
-        if self.settings.absent and getattr(getattr(self, "_trainer", None), "ckpt_path", None):
-            return  # the checkpoint, which is read next, says what to build
-        self._build()
+        # Where the pretrained weights are gone, a checkpoint may still bring all that is needed.
+        if not self.settings.absent:
+            self._build()
 
     def _build(self) -> None:
+        if self.encoder is not None:
+            return
         h = self.hparams
         encoder = build_encoder(
             self.settings, vocabulary_size=h["vocabulary_size"], pad_id=h["pad_id"]
@@ -156,12 +156,12 @@ class TaskModule(LightningModule):
             self.draw_head(self.get_submodule(name), encoder.config.init_std)
         if h["pretrained_head"] and self.settings.architecture is None:
             loaded = load_head(self, self._heads, str(self.settings.path))
-            rank_zero_info(f"head       {len(loaded)} tensors from {self.settings.path}")
+            rank_zero_only(print)(f"head       {len(loaded)} tensors from {self.settings.path}")
         for part in ("val", "test"):
             metrics = {"loss": MeanMetric(), **self.build_metrics()}
             self.metrics[part] = nn.ModuleDict(metrics)
-        if self.settings.architecture is None:
-            rank_zero_info(str(encoder.report))
+        if self.settings.architecture is None and self.settings.path is not None:
+            rank_zero_only(print)(encoder.report)
         self.settings = self.settings.built(encoder)
 
     def draw_head(self, module: nn.Module, std: float) -> None:
@@ -173,7 +173,7 @@ class TaskModule(LightningModule):
 
         Global marks go to a pattern that reads them; to any other they mean nothing.
         """
-        self.configure_model()
+        self._build()
         assert self.encoder is not None
         marks = batch.get("global_mask")
         if marks is not None and not reads_global_mask(self.encoder):
@@ -251,7 +251,12 @@ class TaskModule(LightningModule):
     # ---------------------------------------------------------------- optimizer and checkpoints
 
     def configure_optimizers(self) -> Any:
-        """Return AdamW, with the rates of encoder and head."""
+        """Return AdamW, with the rates of encoder and head.
+
+        Raises:
+            FileNotFoundError: There is nothing at the path of the pretrained weights.
+        """
+        self._build()
         h = self.hparams
         head = h["head_learning_rate"]
         return configure_adamw(

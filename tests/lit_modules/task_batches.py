@@ -179,7 +179,8 @@ def model_of(task: str, **changes: Any) -> TaskModule:
         return ExtractiveQA(**common)
     if task == "multihop-qa":
         return MultihopQA(**common)
-    return Coreference(genres=3, ranking=SMALL, **common)
+    common["learning_rate"] = changes.get("learning_rate", 1e-3)
+    return Coreference(genres=3, ranking=SMALL, mention_weight=1.0, **common)
 
 
 def sure(gold: Tensor) -> Tensor:
@@ -218,7 +219,8 @@ def ranking_of(batch: Made) -> Ranking:
     earlier = order[:, None] > order
     right = (clusters[:, None] == clusters) & earlier
     scores = sure(right).masked_fill(~earlier, -torch.inf)
-    return Ranking(mentions, torch.ones(len(mentions)), order.expand_as(earlier), earlier, scores)
+    certain = torch.full((len(mentions),), 50.0)
+    return Ranking(mentions, certain, order.expand_as(earlier), earlier, scores, certain)
 
 
 class TaskData(LightningDataModule):

@@ -98,7 +98,7 @@ def test_a_head_that_does_not_fit_is_refused(config: Any, tmp_path: Path) -> Non
     ):
         model.configure_model()
     model = ExtractiveQA(50, encoder=settings(tmp_path), pretrained_head=True)  # type: ignore[assignment]
-    with pytest.raises(WeightsError, match="qa_outputs.weight is missing"):
+    with pytest.raises(WeightsError, match=r"qa_outputs\.weight is missing"):
         model.configure_model()
     with pytest.raises(ValueError, match="pretrained_head needs the path of weights"):
         Classification(50, pretrained_head=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from lit_modules.nn.coref.ranking import Ranking
 
-__all__ = ["decode_clusters", "gold_clusters", "marginal_loss"]
+__all__ = ["decode_clusters", "gold_clusters", "marginal_loss", "mention_loss"]
 
 Clusters = list[list[tuple[int, int]]]
 
@@ -33,6 +34,24 @@ def marginal_loss(ranking: Ranking, mentions: Tensor, clusters: Tensor) -> Tenso
     scores = torch.cat((ranking.scores.new_zeros(len(number), 1), ranking.scores), dim=1).float()
     gold = scores.masked_fill(~torch.cat((none, right), dim=1), -torch.inf)
     return (scores.logsumexp(1) - gold.logsumexp(1)).sum()
+
+
+def mention_loss(ranking: Ranking, mentions: Tensor) -> Tensor:
+    """Return the binary cross-entropy of mention scores, in nats, (): kept spans, and all gold.
+
+    A gold mention that was not kept is otherwise taught nothing, and an antecedent that was not
+    kept teaches its mentions to refer to none: where many are missing at first, training may settle
+    for keeping none.
+
+    Args:
+        ranking: What the head says; `wanted` are the scores of the gold mentions.
+        mentions: int64 (M, 2), gold mentions.
+    """
+    assert ranking.wanted is not None
+    gold = {tuple(span) for span in mentions.tolist()}
+    wrong = torch.tensor([tuple(span) not in gold for span in ranking.spans.tolist()])
+    others = ranking.mentions[wrong.to(ranking.mentions.device)]
+    return F.softplus(-ranking.wanted.float()).sum() + F.softplus(others.float()).sum()
 
 
 def _cluster_of(spans: Tensor, mentions: Tensor, clusters: Tensor) -> Tensor:

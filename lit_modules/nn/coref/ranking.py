@@ -65,6 +65,7 @@ class Ranking(NamedTuple):
         antecedents: int64 (K, A), the kept spans that each may refer to.
         mask: bool (K, A), which of them are real.
         scores: (K, A); "refers to none" has score 0, what is not real minus infinity.
+        wanted: Scores as mentions of the spans that were asked for, kept or not; none by default.
     """
 
     spans: Tensor
@@ -72,6 +73,7 @@ class Ranking(NamedTuple):
     antecedents: Tensor
     mask: Tensor
     scores: Tensor
+    wanted: Tensor | None = None
 
 
 class MentionRanker(nn.Module):
@@ -94,7 +96,13 @@ class MentionRanker(nn.Module):
         self.refinement = Refinement(spans) if s.depth > 1 else None
 
     def forward(
-        self, pieces: Tensor, words: Tensor, sentences: Tensor, speakers: Tensor, genre: Tensor
+        self,
+        pieces: Tensor,
+        words: Tensor,
+        sentences: Tensor,
+        speakers: Tensor,
+        genre: Tensor,
+        wanted: Tensor | None = None,
     ) -> Ranking:
         """Rank one document.
 
@@ -104,6 +112,8 @@ class MentionRanker(nn.Module):
             sentences: int64 (W,), the sentence of each word.
             speakers: int64 (W,), the speaker of each word; 0 where unknown.
             genre: int64 (), 0 where unknown.
+            wanted: int64 (M, 2), spans whose scores as mentions are returned in any case; those
+                that are longer than the settings allow are left out.
 
         Raises:
             ValueError: A word has no piece.
@@ -131,7 +141,18 @@ class MentionRanker(nn.Module):
             assert self.refinement is not None
             vectors = self.refinement(vectors, left, ranked)
             ranked = self.fine(vectors, left, spoken, genre)
-        return Ranking(kept, mentions, left.spans, left.mask, ranked)
+        return Ranking(
+            kept,
+            mentions,
+            left.spans,
+            left.mask,
+            ranked,
+            None if wanted is None else self._scores(pieces, bounds, wanted),
+        )
+
+    def _scores(self, pieces: Tensor, bounds: Tensor, spans: Tensor) -> Tensor:
+        short = spans[spans[:, 1] - spans[:, 0] < self.settings.longest_span]
+        return self.mentions(*self._vectors(pieces, bounds, short))
 
     def _vectors(self, pieces: Tensor, bounds: Tensor, spans: Tensor) -> tuple[Tensor, Tensor]:
         """Return vectors (S, F) and numbers of words (S,) of spans (S, 2) of words."""
