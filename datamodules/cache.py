@@ -62,7 +62,8 @@ def cached_folder(root: Path, name: str, key: Any, fill: Callable[[Path], None])
     except OSError as error:
         if final.is_dir():  # another process was faster
             return final
-        if error.filename is not None and not str(error.filename).startswith(str(root)):
+        elsewhere = error.filename is not None and not str(error.filename).startswith(str(root))
+        if error.errno is None or elsewhere:
             raise
         raise _cannot_write(root, error) from error
     finally:
@@ -81,7 +82,9 @@ def remembered(root: Path, key: Any, compute: Callable[[], str]) -> str:
 
 def _flush(folder: Path) -> None:
     """Put the contents on the disk, before the new name can get there."""
-    for path in folder.iterdir():
+    for path in folder.rglob("*"):
+        if not path.is_file():
+            continue
         with path.open("rb") as file:
             os.fsync(file.fileno())
 
@@ -99,5 +102,5 @@ def _sweep(root: Path) -> None:
 
 def _cannot_write(root: Path, error: OSError) -> OSError:
     reason = error.strerror or str(error)
-    message = f"cannot write the token cache in {root}: {reason}; choose another cache_dir"
+    message = f"cannot write the cache in {root}: {reason}; choose another cache_dir"
     return OSError(error.errno, message)

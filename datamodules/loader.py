@@ -69,6 +69,7 @@ class Batches:
             batch_size=None,
             num_workers=self.num_workers,
             pin_memory=self.pin_memory,
+            collate_fn=_as_it_is,
             # Its own: making a loader draws a number, which would disturb the model's.
             generator=torch.Generator(),
         )
@@ -82,3 +83,8 @@ class Batches:
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take nothing."""
+
+
+def _as_it_is(batch: Any) -> Any:
+    """Return a batch; torch would turn its tuples into lists."""
+    return batch

@@ -19,7 +19,14 @@ OURS = ("sparse_patterns", "lit_modules", "datamodules")
 # What a package may import anywhere; a dotted name admits that module and what is below it.
 ALLOWED = {
     "sparse_patterns": ["sparse_patterns", "torch"],
-    "datamodules": ["datamodules", "torch", "lightning", "omegaconf", "sparse_patterns.registry"],
+    "datamodules": [
+        "datamodules",
+        "torch",
+        "lightning",
+        "omegaconf",
+        "tqdm",
+        "sparse_patterns.registry",
+    ],
     "lit_modules": [
         "lit_modules",
         "sparse_patterns",
@@ -45,7 +52,7 @@ LAZY = {
     "omegaconf": ["sparse_patterns/codec.py"],
     "transformers": ["sparse_patterns/huggingface.py", "lit_modules/weights.py"],
     "safetensors": ["lit_modules/pretrained/files.py"],
-    "tokenizers": ["datamodules/tokenization.py"],
+    "tokenizers": ["datamodules/tokenization.py", "datamodules/tokenizer_files.py"],
     "tensorboard": [],
 }
 

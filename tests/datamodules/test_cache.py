@@ -40,7 +40,7 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
     def fill(folder: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(OSError, match=r"token cache in .*No space left.*another cache_dir"):
+    with pytest.raises(OSError, match=r"the cache in .*No space left.*another cache_dir"):
         cached_folder(tmp_path, "x", 1, fill)
     assert list(tmp_path.iterdir()) == []
 
@@ -53,7 +53,7 @@ def test_an_unreadable_source_is_not_blamed_on_the_cache(tmp_path: Path) -> None
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match=r"token cache in .*file/below.*choose another cache_dir"):
+    with pytest.raises(OSError, match=r"the cache in .*file/below.*choose another cache_dir"):
         cached_folder(tmp_path / "file" / "below", "x", 1, lambda _: None)
 
 
