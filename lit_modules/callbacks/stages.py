@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_modules.callbacks.checkpoints import is_dry
 from lit_modules.optimization import put_on_step
-from lit_modules.stages import Doubling, Position, Stage, StageTable, table
+from lit_modules.stages import Decay, Doubling, Position, Stage, StageTable, table
 
 __all__ = ["Stages", "table_of"]
 
@@ -28,8 +28,10 @@ class Stages(Callback):
         doubling: The short form: double window and length, halve the rate.
         warmup: Share of a stage over which its learning rate rises linearly from zero.
         warmup_limit: Warm-up never takes more optimizer steps than this.
-        decay: How the learning rate falls over the whole run, besides the scale of each stage.
+        decay: How the learning rate falls over the whole run, besides the scale of each stage:
+            none, linear, cosine, or polynomial, which falls from the end of the first warm-up on.
         floor: Share of the learning rate that is left at the end of the decay.
+        power: Exponent of the polynomial: what is left of the run, to this power.
     """
 
     def __init__(
@@ -38,10 +40,11 @@ class Stages(Callback):
         doubling: Doubling | None = None,
         warmup: float = 0.1,
         warmup_limit: int = 10_000,
-        decay: Literal["none", "linear", "cosine"] = "none",
+        decay: Decay = "none",
         floor: float = 0.0,
+        power: float = 1.0,
     ) -> None:
-        self.table = _make(table, doubling, warmup, warmup_limit, decay, floor)
+        self.table = _make(table, doubling, warmup, warmup_limit, decay, floor, power)
         self._limit: int | None = None
 
     def learning_rate_factor(self, step: int) -> float:
