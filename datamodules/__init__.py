@@ -9,6 +9,10 @@ from datamodules.batch import IGNORE, LanguageModelBatch
 from datamodules.enwik8 import Enwik8
 from datamodules.far_choice import FarChoice
 from datamodules.hotpotqa import HotpotQA
+from datamodules.hyperpartisan import Hyperpartisan
+from datamodules.imdb import Imdb
+from datamodules.labelled_documents import Documents
+from datamodules.ontonotes import OntoNotes
 from datamodules.recall import Recall
 from datamodules.registry import describe, get, names, register
 from datamodules.squad import Squad
@@ -22,11 +26,15 @@ from datamodules.wikihop import WikiHop
 
 __all__ = [
     "IGNORE",
+    "Documents",
     "Enwik8",
     "FarChoice",
     "HotpotQA",
+    "Hyperpartisan",
+    "Imdb",
     "LanguageModelBatch",
     "LanguageModelData",
+    "OntoNotes",
     "Recall",
     "Squad",
     "StandardLibrary",

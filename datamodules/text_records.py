@@ -10,7 +10,7 @@ from typing import Any
 from datamodules.documents import Document
 from datamodules.records import RecordError
 
-__all__ = ["json_array", "json_lines", "texts", "whole_text"]
+__all__ = ["json_array", "json_lines", "lines", "texts", "whole_text"]
 
 _SPACE = " \t\r\n"
 
@@ -54,7 +54,7 @@ def json_lines(document: Document) -> Iterator[tuple[int, Any]]:
         RecordError: A line is no JSON.
         ValueError: The text is not UTF-8.
     """
-    for number, line in enumerate(_lines(texts(document)), 1):
+    for number, line in enumerate(lines(texts(document)), 1):
         if line.strip():
             try:
                 yield number, json.loads(line)
@@ -187,7 +187,7 @@ def _with_end(pieces: Iterable[bytes]) -> Iterator[bytes]:
     yield b""
 
 
-def _lines(parts: Iterable[str]) -> Iterator[str]:
+def lines(parts: Iterable[str]) -> Iterator[str]:
     """Cut a text at line feeds alone: JSON may hold other signs that Python takes for line ends."""
     rest = ""
     for part in parts:

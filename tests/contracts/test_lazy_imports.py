@@ -18,6 +18,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 OPTIONAL = {
     "matplotlib",
+    "pyarrow",
     "safetensors",
     "scipy",
     "tensorboard",
