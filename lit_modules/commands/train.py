@@ -138,7 +138,7 @@ class CommandLine(LightningCLI):
         """Add what is ours beside trainer, model and data."""
         parser.add_lightning_class_args(Stages, "stages")
         parser.add_class_arguments(RunSettings, "run")
-        parser.set_defaults({"model": {"class_path": MODELS["language-model"]}})
+        parser.set_defaults({"model": {"class_path": Parser.classes["model"]}})
         model, names = names_from_data(Parser.classes["model"])
         for name in names:
             target = f"model.init_args.{name}"
