@@ -19,7 +19,7 @@ from lit_modules.evaluation import read_predictions, score
 __all__ = ["evaluate"]
 
 # Parts of a training configuration that say nothing about the data set.
-_OTHER_PARTS = ("trainer", "stages", "run", "seed_everything", "ckpt_path")
+_OTHER_PARTS = ("trainer", "stages", "run", "seed_everything", "ckpt_path", "weights_only")
 
 
 def evaluate(words: Sequence[str], datasets: Any) -> int:

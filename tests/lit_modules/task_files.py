@@ -95,7 +95,7 @@ def ontonotes(folder: Path, split: str, r: random.Random) -> str:
         lines.append(
             json.dumps(
                 {
-                    "doc_key": f"nw/{split}/{n}",
+                    "doc_key": f"nw/{split}/{n}_0",
                     "sentences": [text(r, 8).split() for _ in range(4)],
                     "speakers": [["A"] * 8, ["B"] * 8, ["A"] * 8, ["B"] * 8],
                     "clusters": [[[0, 1], [9, 9], [20, 21]], [[3, 3], [30, 31]]],
