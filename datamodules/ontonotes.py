@@ -34,7 +34,7 @@ _ESCAPED = {"/.": ".", "/?": "?"}
 
 def _names(folder: str, stem: str) -> tuple[str, ...]:
     return (
-        f"{folder}/data/english/annotations/*_gold_conll",
+        f"{folder}/data/english/annotations/**/*_gold_conll",
         f"{stem}.english.v4_gold_conll",
         f"{stem}.english.jsonlines",
         f"{stem}.conll",
