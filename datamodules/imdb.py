@@ -62,6 +62,13 @@ class Imdb(LabelledTexts):
         """The names of the classes, by number."""
         return ("neg", "pos")
 
+    def documents(self) -> dict[SplitName, list[Document]]:
+        """Return the files of each split, the classes by turns, so that `limit` takes of both."""
+        if self._documents is None:
+            found = super().documents()
+            self._documents = {split: sorted(files, key=_turn) for split, files in found.items()}
+        return self._documents
+
     def settings(self) -> dict[str, Any]:
         """Return what the examples depend on besides the base's fields."""
         return {**super().settings(), "source": self.source}
@@ -107,6 +114,11 @@ class Imdb(LabelledTexts):
             None if number is None else self.class_names[number],
             elsewhere if elsewhere not in (None, self.source) else "",
         )
+
+
+def _turn(document: Document) -> tuple[int, str]:
+    number = PurePath(document.member or document.name).name.split("_")[0]
+    return int(number) if number.isdecimal() else 0, document.name
 
 
 def _review(document: Document) -> LabelledText:

@@ -173,16 +173,19 @@ class OntoNotes(TaskData):
     def submission(self, predictions: Iterable[Mapping[str, Any]]) -> str:
         """Return the official response file: CoNLL-2012 columns, documents in their order.
 
+        Documents without a prediction are not in it, and told.
+
         Raises:
-            ValueError: There is a prediction for a document that the split does not have, or none
-                for one that it has.
+            ValueError: There is a prediction for a document that the split does not have.
         """
         clusters = {p["id"]: p["clusters"] for p in predictions}
         split = self._predicted_split()
         parts = []
+        missing = []
         for record in self.good_records(split):
             if record.id not in clusters:
-                raise ValueError(f"{split}: there is no prediction for document {record.id!r}")
+                missing.append(record.id)
+                continue
             found = clusters.pop(record.id)
             if any(_crossing(cluster) for cluster in found):
                 rank_zero_warn(
@@ -192,6 +195,11 @@ class OntoNotes(TaskData):
             parts.append((record, found))
         if clusters:
             raise ValueError(f"{split}: there is no document {next(iter(clusters))!r}")
+        if missing:
+            rank_zero_warn(
+                f"the {split} split has {len(missing)} documents without a prediction, which the "
+                f"response leaves out: {', '.join(missing[:5])}"
+            )
         return conll_text(parts)
 
     def _predicted_split(self) -> SplitName:

@@ -44,9 +44,15 @@ def test_the_official_folder(folder):
     assert (data.task, data.classes, data.class_names) == ("classification", 2, ("neg", "pos"))
     assert found(data, "train") == found(data, "test") == EXPECTED
     (batch,) = data.test_dataloader()
-    assert batch["labels"].tolist() == [0, 0, 0, 1, 1, 1]
+    assert batch["labels"].tolist() == [0, 1] * 3
+    assert batch["ids"][:3] == ["neg/0_9", "pos/0_9", "neg/1_7"]
     text = data.tokenizer.encode("<br />test neg 0")[0]
     assert batch["input_ids"][0].tolist()[1:-1] == text
+
+
+def test_a_part_has_both_classes(folder):
+    data = datamodules.get("imdb", path=str(folder), limit=4)
+    assert [*found(data, "train").values()] == [0, 1, 0, 1]
 
 
 def test_the_official_archive(folder, tmp_path):
