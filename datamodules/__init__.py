@@ -9,6 +9,7 @@ from datamodules.batch import IGNORE, LanguageModelBatch
 from datamodules.enwik8 import Enwik8
 from datamodules.far_choice import FarChoice
 from datamodules.hotpotqa import HotpotQA
+from datamodules.masked_text import MaskedText
 from datamodules.recall import Recall
 from datamodules.registry import describe, get, names, register
 from datamodules.squad import Squad
@@ -27,6 +28,7 @@ __all__ = [
     "HotpotQA",
     "LanguageModelBatch",
     "LanguageModelData",
+    "MaskedText",
     "Recall",
     "Squad",
     "StandardLibrary",
