@@ -116,7 +116,7 @@ class MaskedLanguageModel(ScoredModule):
             shard(net, net.encoder.encoder.layer, self.device_mesh)
         if h["compile"]:
             net.compile()
-        self.net = net
+        self.net = net.train(self.training)
 
     def forward(self, input_ids: Tensor, **given: Tensor) -> Tensor:
         """Return logits `(batch, length, vocabulary_size)`; `given` as in `MaskedLM.forward`."""
