@@ -138,8 +138,10 @@ class CommandLine(LightningCLI):
         """Add what is ours beside trainer, model and data."""
         parser.add_lightning_class_args(Stages, "stages")
         parser.add_class_arguments(RunSettings, "run")
-        parser.set_defaults({"model": {"class_path": Parser.classes["model"]}})
-        model, names = names_from_data(Parser.classes["model"])
+        path = Parser.classes["model"]
+        # Not another class first: the parser would carry that one's defaults over.
+        parser.set_defaults({"model": {"class_path": path}})
+        model, names = names_from_data(path)
         for name in names:
             target = f"model.init_args.{name}"
             parser.link_arguments("data", target, taken(name, model), apply_on="instantiate")

@@ -92,13 +92,18 @@ class EncoderSettings:
     architecture: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what contradicts itself, and make the pattern plain data.
+        """Make the pattern plain data."""
+        if isinstance(self.pattern, sp.Pattern):
+            object.__setattr__(self, "pattern", sp.to_config(self.pattern))
+
+    def check(self) -> None:
+        """Refuse what contradicts itself.
+
+        Not when it is made: the parser of the command line would hide what is wrong.
 
         Raises:
             ValueError: Two fields exclude each other, or a value is none of those allowed.
         """
-        if isinstance(self.pattern, sp.Pattern):
-            object.__setattr__(self, "pattern", sp.to_config(self.pattern))
         if self.pattern is not None and self.window is not None:
             raise ValueError("encoder takes either pattern or window, got both")
         sizes = [name for name in _SIZES if getattr(self, name) is not None]
@@ -121,9 +126,11 @@ class EncoderSettings:
         """Return the settings that `plain()` was made from.
 
         Raises:
-            ValueError: There is no such field; the message suggests near ones.
+            ValueError: There is no such field (the message suggests near ones), or fields
+                contradict each other.
         """
         if isinstance(value, cls):
+            value.check()
             return value
         given = dict(cast(Mapping[str, Any], value or {}))
         known = [field.name for field in dataclasses.fields(cls)]
@@ -133,7 +140,9 @@ class EncoderSettings:
                     f"encoder has no field {name!r}.{did_you_mean(name, known)} "
                     f"Known: {', '.join(known)}"
                 )
-        return cls(**given)
+        made = cls(**given)
+        made.check()
+        return made
 
     def plain(self) -> dict[str, Any]:
         """Return a dict of plain data, without fields that are as by default."""
@@ -175,6 +184,7 @@ def build_encoder(settings: EncoderSettings, *, vocabulary_size: int, pad_id: in
         WeightsError: The weights are damaged or do not fit their configuration.
         ValueError: The vocabulary is smaller than that of the weights, or padding has another id.
     """
+    settings.check()
     if settings.architecture is not None:
         encoder = _rebuilt(settings, vocabulary_size, pad_id)
     elif settings.path is not None:

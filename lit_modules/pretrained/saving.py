@@ -15,7 +15,7 @@ from torch import Tensor
 from lit_modules.nn.encoder import Encoder
 from lit_modules.pretrained.files import CONFIG, SAFETENSORS, read_json, write
 
-__all__ = ["save", "save_encoder"]
+__all__ = ["copy_tokenizer", "save", "save_encoder"]
 
 # Everything a tokenizer of `transformers` is read from.
 _TOKENIZER_FILES = (
@@ -76,7 +76,7 @@ def save(
     _write_json(config, folder / CONFIG)
     source = getattr(encoder.report, "folder", None)
     if source is not None:
-        _copy_tokenizer(Path(source), folder, encoder.config.max_length)
+        copy_tokenizer(Path(source), folder, encoder.config.max_length)
     differences = encoder.config.differences()
     if differences:
         warnings.warn(
@@ -86,7 +86,8 @@ def save(
         )
 
 
-def _copy_tokenizer(source: Path, folder: Path, max_length: int) -> None:
+def copy_tokenizer(source: Path, folder: Path, max_length: int) -> None:
+    """Copy the tokenizer in a folder to another one; its longest text becomes `max_length`."""
     for name in _TOKENIZER_FILES:
         if not (source / name).is_file():
             continue

@@ -1,5 +1,6 @@
 """Every configuration that is shipped parses, builds its model and data, and trains a step."""
 
+import json
 import random
 from pathlib import Path
 
@@ -10,17 +11,17 @@ from omegaconf import OmegaConf
 import sparse_patterns as sp
 from lit_modules.cli import main
 from lit_modules.language_model import LanguageModel
+from lit_modules.nn.backbone import EncoderSettings
 from lit_modules.nn.encoder import Encoder, EncoderConfig
+from lit_modules.nn.masked_lm import MaskedLM
 from lit_modules.nn.patterns import causal
 from lit_modules.stages import Doubling, Stage, StageTable
-from lit_modules.weights import save_encoder
-from tests.lit_modules.task_files import WORDS, files_of
+from lit_modules.weights import save_masked_lm
 
 ROOT = Path(__file__).parents[2]
 LM = sorted((ROOT / "configs" / "lm").glob("*.yaml"))
+MLM = sorted((ROOT / "configs" / "mlm").glob("*.yaml"))
 PATTERNS = sorted((ROOT / "configs" / "patterns").glob("*.yaml"))
-TASKS = sorted((ROOT / "configs" / "tasks").glob("*.yaml"))
-PRETRAINED = [file for file in TASKS if "path" in OmegaConf.load(file).model.encoder]
 
 # Short sequences of the real model: what a file says about stages is looked at without training.
 SHORT = {
@@ -42,7 +43,8 @@ def read(file: Path) -> dict:
 
 
 def table_of(file: Path) -> StageTable:
-    stages = dict(read(file)["stages"])
+    content = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
+    stages = dict(content["stages"])  # type: ignore[index, call-overload]
     rows = tuple(Stage(**row) for row in stages.pop("table", []))
     if "doubling" in stages:
         rows = Doubling(**stages.pop("doubling")).rows()
@@ -51,9 +53,8 @@ def table_of(file: Path) -> StageTable:
 
 def test_there_are_configurations() -> None:
     assert len(LM) >= 17
+    assert len(MLM) >= 5
     assert len(PATTERNS) >= 4
-    assert len(TASKS) >= 16
-    assert len(PRETRAINED) == 7
 
 
 @pytest.mark.filterwarnings("ignore:.*figures cannot be compared.*")
@@ -145,76 +146,65 @@ def test_the_ablation_of_the_paper_sees_as_many_keys_in_each_arm() -> None:
     assert max(tiny.values()) - min(tiny.values()) <= 1
 
 
-@pytest.fixture(scope="module")
-def longformer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as that of a real Longformer: weights, however small, and a tokenizer."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    folder = tmp_path_factory.mktemp("longformer")
-    tokens = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *WORDS]
-    vocabulary = {token: number for number, token in enumerate(tokens)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.add_special_tokens(tokens[:5])
-    tokenizer.save(str(folder / "tokenizer.json"))
-    config = EncoderConfig(
-        vocabulary_size=len(tokens), layers=1, heads=2, width=8, positions=4098,
-        pattern={"name": "longformer", "window": 16}, global_projections=True,
-    )  # fmt: skip
-    save_encoder(Encoder(config), folder / "weights")
-    for file in (folder / "weights").iterdir():
-        file.rename(folder / file.name)
-    return folder
-
-
-def task_words(file: Path) -> list[str]:
-    """What points a configuration to small files of its task."""
-    name = read(file)["data"]["name"]
-    if name == "far-choice":
-        return ["--data.train_examples=20", "--data.eval_examples=4", "--data.distance=40"]
-    own = [f"--data.{split}={path}" for split, path in files_of(name, Path("files")).items()]
-    if name == "documents":
-        # In place of the speeches.
-        names = ["--data.label_field=label", "--data.label_names=[a,b,c]"]
-        groups = [f"--data.{n}=null" for n in ("group_field", "val_groups", "test_groups")]
-        return [*own, *names, *groups]
-    return ["--data.path=null", *own]
+def weights_for(folder: Path) -> None:
+    """Saves narrow weights of 512 positions, and a vocabulary, in place of those of the user."""
+    config = EncoderConfig(262, layers=2, heads=2, width=8, positions=514, pad_id=1)
+    save_masked_lm(MaskedLM(Encoder(config)), folder)
+    words = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *map(chr, range(0x61, 0x7B))]
+    vocabulary = {word: number for number, word in enumerate(words)}
+    vocabulary |= {f"filler{number}": number for number in range(len(words), 262)}
+    (folder / "tokenizer.json").write_text(
+        json.dumps(
+            {
+                "version": "1.0",
+                "added_tokens": [
+                    dict(id=n, content=w, special=True, single_word=False, lstrip=False)
+                    | dict(rstrip=False, normalized=False)
+                    for n, w in enumerate(words[:5])
+                ],
+                "pre_tokenizer": {"type": "Whitespace"},
+                "model": {"type": "WordPiece", "unk_token": "<unk>", "vocab": vocabulary}
+                | {"continuing_subword_prefix": "", "max_input_chars_per_word": 100},
+            }
+        )
+    )
 
 
-@pytest.mark.parametrize("file", TASKS, ids=lambda file: file.stem)
-def test_a_task_trains_a_step(
-    file: Path,
-    longformer: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.parametrize("file", MLM, ids=lambda file: file.stem)
+def test_a_masked_language_model_trains_a_step(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    pytest.importorskip("tokenizers")
     monkeypatch.chdir(tmp_path)
-    words = ["--config", str(file), *task_words(file), "--data.cache_dir=cache", *ONE_STEP]
-    if file in PRETRAINED:
-        # The one place where the folder is named: the tokenizer follows it.
-        words += [f"--model.encoder.path={longformer}", "--trainer.accumulate_grad_batches=1"]
-    assert main(["fit", *words]) == 0, capsys.readouterr().err
+    Path("text").mkdir()
+    for name in "abc":
+        Path("text", name).write_text("".join(random.choices("abcdefgh ", k=20_000)))
+    content = read(file)
+    words = ["--data.cache_dir=cache"]
+    path = content["model"]["encoder"].get("path")
+    if path is not None:
+        weights_for(tmp_path / path)
+    short = "[{steps: 1, sequence_length: 64, batch_size: 1}]"
+    status = main(["fit", "--config", str(file), *words, "--stages.table", short, *ONE_STEP])
+    printed = capsys.readouterr()
+    assert status == 0, printed.err
+    if path is not None:
+        length = content["model"]["encoder"]["max_length"]
+        assert f"512 made {length}" in printed.out
+        assert "head       loaded" in printed.out
 
 
-@pytest.mark.parametrize("file", PRETRAINED, ids=lambda file: file.stem)
-def test_a_task_has_the_numbers_of_the_paper(file: Path) -> None:
-    config = read(file)
-    model, trainer, data = config["model"], config["trainer"], config["data"]
-    if file.stem == "ontonotes":
-        assert (model["learning_rate"], model["head_learning_rate"]) == (1e-5, 1e-4)
-        assert data["segment_length"] == 4096
+@pytest.mark.parametrize("file", MLM, ids=lambda file: file.stem)
+def test_the_schedule_of_masked_language_models(file: Path) -> None:
+    table = table_of(file)
+    content = read(file)
+    if not file.stem.startswith("longformer"):
+        assert sum(s.steps * s.batch_size for s in table.stages) * 1024 < 5_000_000
         return
-    assert data["batch_size"] * trainer["accumulate_grad_batches"] == 32
-    if file.stem == "squad":
-        return
-    assert data["max_length"] == 4096
-    epochs, rate, warmup = {
-        "wikihop": (15, 3e-5, 200),
-        "triviaqa": (5, 3e-5, 1000),
-        "hotpotqa": (5, 5e-5, 1000),
-        "imdb": (15, 3e-5, 0.1),
-        "hyperpartisan": (15, 3e-5, 0.1),
-    }[file.stem]
-    found = (trainer["max_epochs"], model["learning_rate"], model["warmup"])
-    assert found == (epochs, rate, warmup)
+    [stage] = table.stages
+    assert stage.batch_size * stage.accumulation * 4096 == 2**18
+    assert (table.steps, content["data"]["sequence_length"]) == (65_000, 4096)
+    rates = [table.learning_rate_factor(step) for step in (249, 499, 500, 32_750, 65_000)]
+    assert rates == pytest.approx([0.5, 1.0, 1.0, 0.125, 0.0])
+    assert content["model"]["learning_rate"] == 3e-5
+    EncoderSettings.of(content["model"]["encoder"])
