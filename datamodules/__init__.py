@@ -12,6 +12,7 @@ from datamodules.hotpotqa import HotpotQA
 from datamodules.hyperpartisan import Hyperpartisan
 from datamodules.imdb import Imdb
 from datamodules.labelled_documents import Documents
+from datamodules.masked_text import MaskedText
 from datamodules.ontonotes import OntoNotes
 from datamodules.recall import Recall
 from datamodules.registry import describe, get, names, register
@@ -34,6 +35,7 @@ __all__ = [
     "Imdb",
     "LanguageModelBatch",
     "LanguageModelData",
+    "MaskedText",
     "OntoNotes",
     "Recall",
     "Squad",

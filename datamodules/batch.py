@@ -8,7 +8,7 @@ from typing import NamedTuple, TypedDict
 import torch
 from torch import Tensor
 
-__all__ = ["IGNORE", "LanguageModelBatch", "Window", "collate"]
+__all__ = ["IGNORE", "LanguageModelBatch", "MaskedBatch", "Window", "collate"]
 
 IGNORE = -100
 """The label of a position that is not scored, as in `torch.nn.functional.cross_entropy`."""
@@ -35,6 +35,29 @@ class LanguageModelBatch(_Always, total=False):
 
     units_scored: Tensor
     continues: Tensor
+
+
+class _MaskedAlways(TypedDict):
+    input_ids: Tensor
+    labels: Tensor
+    units_scored: Tensor
+
+
+class MaskedBatch(_MaskedAlways, total=False):
+    """One batch of a masked language model, of one process.
+
+    Attributes:
+        input_ids: int64 (batch, length), with masks.
+        labels: int64 (batch, length), the token that was there where one is to be guessed, else
+            `IGNORE`.
+        units_scored: int64 (batch,), the characters that the scored tokens of a row stand for.
+        key_mask: bool (batch, length), True for real tokens. Absent where all are.
+        segment_ids: int64 (batch, length), which document of its row each token is of. Absent where
+            attention goes across documents.
+    """
+
+    key_mask: Tensor
+    segment_ids: Tensor
 
 
 class Window(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from math import ceil
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -35,7 +35,7 @@ class Source(Protocol):
     def __len__(self) -> int:
         """Return the batches of one pass over the data."""
 
-    def __getitem__(self, number: int) -> LanguageModelBatch:
+    def __getitem__(self, number: int) -> Any:
         """Return batch `number`, which depends on nothing but the number."""
 
 

@@ -215,6 +215,7 @@ class TextData(LanguageModelData):
             "format": _FORMAT,
             "tokenizer": digest_of(self.tokenizer.fingerprint),
             "separator": self.separator,
+            **self._layout(),
             "splits": {
                 split: [[s.document.name, digests[s.document], s.start, s.stop] for s in parts]
                 for split, parts in sections.items()
@@ -224,6 +225,10 @@ class TextData(LanguageModelData):
             root, self._title.lower(), key, lambda folder: self._write(folder, sections)
         )
         return self._folder
+
+    def _layout(self) -> dict[str, Any]:
+        """Return what else the token files depend on, as plain data."""
+        return {}
 
     def _write(self, folder: Path, sections: Mapping[SplitName, Sequence[Section]]) -> None:
         for split, parts in sections.items():

@@ -17,7 +17,15 @@ from datamodules.tokens import width_for
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as JsonFile
 
-__all__ = ["AlphabetTokenizer", "ByteTokenizer", "Encoded", "JsonTokenizer", "Tokenizer"]
+__all__ = [
+    "AlphabetTokenizer",
+    "ByteTokenizer",
+    "Encoded",
+    "JsonTokenizer",
+    "Tokenizer",
+    "cut_between_words",
+    "texts_of",
+]
 
 _CODES = {1: "B", 2: "H", 4: "I"}
 _LINE_END = re.compile(r"(?<=\S)\n(?=\S)")
@@ -185,7 +193,7 @@ class JsonTokenizer:
             ValueError: The text is not UTF-8; the message names source, offset and byte.
         """
         code = _CODES[width_for(self.vocabulary_size)]
-        for text in _cut_between_words(_texts(pieces, source, offset)):
+        for text in cut_between_words(texts_of(pieces, source, offset)):
             encoding = self._file.encode(text, add_special_tokens=False)
             units = _bytes_of_tokens(text, [start for start, _ in encoding.offsets])
             yield Encoded(
@@ -210,7 +218,12 @@ class JsonTokenizer:
         return file
 
 
-def _texts(pieces: Iterable[bytes], source: str, offset: int) -> Iterator[str]:
+def texts_of(pieces: Iterable[bytes], source: str, offset: int = 0) -> Iterator[str]:
+    """Decode pieces of UTF-8 text; a character may lie across two of them.
+
+    Raises:
+        ValueError: The text is not UTF-8; the message names source, offset and byte.
+    """
     decoder = codecs.getincrementaldecoder("utf-8")()
     for piece, final in _with_last(pieces):
         pending = len(decoder.getstate()[0])
@@ -231,7 +244,7 @@ def _with_last(pieces: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
     yield b"", True
 
 
-def _cut_between_words(texts: Iterable[str]) -> Iterator[str]:
+def cut_between_words(texts: Iterable[str]) -> Iterator[str]:
     """Move the cuts between texts to where tokenizers do not look across.
 
     That is after an end of line, or before a space, with a word on either side of it: longer white

@@ -13,7 +13,7 @@ from datamodules.cache import digest_of
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["PiecesFile"]
+__all__ = ["PiecesFile", "library"]
 
 # How the files of a folder name the special tokens, and how they are called where none does.
 _ROLES = {
@@ -93,6 +93,18 @@ class PiecesFile:
         number: int | None = self._tokenizer.token_to_id(token)
         return number
 
+    @cached_property
+    def special_numbers(self) -> frozenset[int]:
+        """Numbers of all tokens that are marked as special, those with a role included."""
+        added = self._tokenizer.get_added_tokens_decoder()
+        marked = {number for number, token in added.items() if token.special}
+        return frozenset(marked | set(self.special.values()))
+
+    def pieces_within(self, text: str) -> tuple[list[int], list[int]]:
+        """Return pieces as they are within a longer text, and the character each begins at."""
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        return list(encoding.ids), [start for start, _ in encoding.offsets]
+
     def pieces(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Return pieces, without special tokens around, and their characters without white space.
 
@@ -123,13 +135,7 @@ class PiecesFile:
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
-        try:
-            import tokenizers
-        except ImportError as error:
-            raise ImportError(
-                f"tokenizer {str(self.files[0])!r} needs the tokenizers library: "
-                "pip install 'sparse-patterns[hf]'"
-            ) from error
+        tokenizers = library(f"tokenizer {str(self.files[0])!r} needs")
         names = [str(file) for file in self.files]
         try:
             if len(names) == 2:
@@ -147,3 +153,18 @@ class PiecesFile:
     def __getstate__(self) -> dict[str, Any]:
         """Leave what was read behind: another process reads it anew."""
         return {key: value for key, value in self.__dict__.items() if key != "_tokenizer"}
+
+
+def library(who: str) -> Any:
+    """Return the `tokenizers` library.
+
+    Raises:
+        ImportError: It is not installed; the message begins with `who`.
+    """
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise ImportError(
+            f"{who} the tokenizers library: pip install 'sparse-patterns[hf]'"
+        ) from error
+    return tokenizers

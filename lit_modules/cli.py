@@ -1,4 +1,4 @@
-"""The command line: `sparse-patterns fit|validate|test|predict|generate|make-long|patterns`.
+"""The command line: `sparse-patterns fit|validate|test|predict|evaluate|generate|...`.
 
 The one place where data sets and models meet. Nothing heavy is imported before it is known what is
 wanted, so that help comes at once.
@@ -23,8 +23,11 @@ TRAINER_COMMANDS = {
     "predict": "run a checkpoint's predictions over a data set",
 }
 OTHER_COMMANDS = {
+    "evaluate": "score a file of predictions against a data set",
     "generate": "continue a prompt with a trained language model",
     "make-long": "turn a pretrained encoder into one for long texts",
+    "export": "turn a checkpoint of an encoder into a folder that transformers loads",
+    "train-tokenizer": "make a tokenizer of your own text",
     "patterns": "list, show, explain or draw attention patterns",
     "data": "list the data sets, or describe one",
 }
@@ -73,6 +76,11 @@ def _run(words: list[str], debug: bool) -> int:
         from lit_modules.commands.train import train
 
         return train(command, rest, datamodules.registry, debug)
+    if command == "evaluate":
+        import datamodules.registry
+        from lit_modules.commands.evaluate import evaluate
+
+        return evaluate(rest, datamodules.registry)
     if command == "generate":
         from lit_modules.commands.generate import generate
 
@@ -81,6 +89,15 @@ def _run(words: list[str], debug: bool) -> int:
         from lit_modules.commands.make_long import make_long
 
         return make_long(rest)
+    if command == "export":
+        from lit_modules.commands.export import export
+
+        return export(rest)
+    if command == "train-tokenizer":
+        import datamodules.tokenizer_training
+        from lit_modules.commands.train_tokenizer import train_tokenizer
+
+        return train_tokenizer(rest, datamodules.tokenizer_training.train_tokenizer)
     if command == "patterns":
         from lit_modules.commands.patterns import patterns
 

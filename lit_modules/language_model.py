@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import torch
-from lightning.pytorch import LightningModule
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 import sparse_patterns as sp
-from lit_modules.distributed import shard, sum_over_processes, world_size
+from lit_modules.distributed import shard
 from lit_modules.generation import generate
 from lit_modules.memories import Memories
-from lit_modules.metrics.bits import BITS_NAMES, BitsPerUnit, NatsPerToken
-from lit_modules.metrics.throughput import Speed, peak_memory, training_flops
+from lit_modules.metrics.bits import bits_name
+from lit_modules.metrics.throughput import training_flops
 from lit_modules.nn.decoder import Decoder
 from lit_modules.nn.patterns import resolve
 from lit_modules.optimization import configure_adamw
+from lit_modules.scoring import NOT_SCORED, Batch, ScoredModule, total_nats, units_scored
 
 __all__ = ["LanguageModel"]
 
-NOT_SCORED = -100
-"""Label of a token that is input only."""
 
-Batch = dict[str, Tensor]
-
-
-class LanguageModel(LightningModule):
+class LanguageModel(ScoredModule):
     """A causal language model on any sparse pattern.
 
     A batch is a dict with `input_ids` and `labels`, int64 `(batch, length)`; labels are already
@@ -70,6 +63,8 @@ class LanguageModel(LightningModule):
         ValueError: A number is out of range or the pattern is unknown.
     """
 
+    from_data: ClassVar[tuple[str, ...]] = ("vocabulary_size", "unit")
+
     def __init__(
         self,
         vocabulary_size: int,
@@ -97,25 +92,14 @@ class LanguageModel(LightningModule):
         greedy: bool = False,
         sample_seed: int | None = 0,
     ) -> None:
-        super().__init__()
-        if unit not in BITS_NAMES:
-            raise ValueError(f"unit must be one of {', '.join(BITS_NAMES)}, got {unit!r}")
+        super().__init__({bits_name(unit): "units"})
         self.pattern = resolve(pattern)
         # Only plain data in a checkpoint, so that it loads without running code.
         self.save_hyperparameters(ignore=["pattern"])
         self.save_hyperparameters({"pattern": sp.to_config(self.pattern)})
         self.net: Decoder | None = None
         self.window_scale = 1.0
-        self.bits_name = BITS_NAMES[unit]
-        self.metrics = nn.ModuleDict(
-            {
-                part: nn.ModuleDict({"loss": NatsPerToken(), self.bits_name: BitsPerUnit()})
-                for part in ("val", "test")
-            }
-        )
         self._memories = Memories() if memory else None
-        self._speed = Speed()
-        self._checked = False
 
     # ---------------------------------------------------------------- the network
 
@@ -174,9 +158,9 @@ class LanguageModel(LightningModule):
 
     # ---------------------------------------------------------------- steps
 
-    def _score(self, batch: Batch, part: str) -> tuple[Tensor, Tensor, Tensor]:
+    def score(self, batch: Batch, part: str) -> tuple[Tensor, Tensor, Tensor]:
         """Return the nats, scored tokens and units of a batch, each a sum."""
-        self._check_ids(batch["input_ids"])
+        self.check_ids(batch["input_ids"])
         memories = self._memories
         given: dict[str, Any] = {}
         if memories is not None:
@@ -187,60 +171,9 @@ class LanguageModel(LightningModule):
         out = self.decoder(batch["input_ids"], **given)
         if memories is not None:
             memories.store(part, out.memory, batch["input_ids"].shape[1])
-        nats = F.cross_entropy(
-            out.logits.flatten(0, 1).float(),
-            batch["labels"].flatten(),
-            ignore_index=NOT_SCORED,
-            reduction="none",
-        )
+        nats = total_nats(out.logits.flatten(0, 1), batch["labels"].flatten())
         tokens = (batch["labels"] != NOT_SCORED).sum()
-        exact = torch.float32 if nats.device.type == "mps" else torch.float64
-        return nats.sum(dtype=exact), tokens, _units(batch, tokens)
-
-    def _check_ids(self, ids: Tensor) -> None:
-        """Refuse ids outside the vocabulary; on a GPU, only in the first batch."""
-        if ids.numel() and (ids.device.type == "cpu" or not self._checked):
-            self._checked = True
-            low, high, size = int(ids.min()), int(ids.max()), self.hparams["vocabulary_size"]
-            if low < 0 or high >= size:
-                raise ValueError(
-                    f"input_ids must be in 0..{size - 1} (vocabulary_size={size}), "
-                    f"got {low}..{high}"
-                )
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the mean loss, in nats per scored token, over the batches of all processes."""
-        nats, tokens, units = self._score(batch, "train")
-        sums = torch.stack((nats.detach(), tokens.to(nats.dtype), units.to(nats.dtype)))
-        all_nats, all_tokens, all_units = sum_over_processes(sums)
-        figures = {
-            "train/loss": all_nats / all_tokens,
-            f"train/{self.bits_name}": all_nats / math.log(2) / all_units,
-        }
-        self.log_dict(figures, prog_bar=True, batch_size=len(batch["input_ids"]))
-        # Gradients are averaged over processes: weighted by tokens, that is the mean over all of
-        # them.
-        return (nats * world_size() / all_tokens.clamp(min=1)).float()
-
-    def _metrics(self, part: str) -> dict[str, NatsPerToken]:
-        metrics = self.metrics[part]
-        assert isinstance(metrics, nn.ModuleDict)
-        return cast(dict[str, NatsPerToken], dict(metrics.items()))
-
-    def _evaluate(self, batch: Batch, part: str) -> None:
-        nats, tokens, units = self._score(batch, part)
-        counts = {"loss": tokens, self.bits_name: units}
-        for name, metric in self._metrics(part).items():
-            metric.update(nats, counts[name])
-            self.log(f"{part}/{name}", metric, prog_bar=True, batch_size=len(batch["input_ids"]))
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add a batch to `val/loss` and the bits per unit."""
-        self._evaluate(batch, "val")
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add a batch to `test/loss` and the bits per unit."""
-        self._evaluate(batch, "test")
+        return nats, tokens, units_scored(batch, tokens)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return prompts and what follows them, int64 `(batch, length + max_new)`."""
@@ -260,20 +193,10 @@ class LanguageModel(LightningModule):
             betas=tuple(h["betas"]),
         )
 
-    # ---------------------------------------------------------------- speed
-
-    def on_train_epoch_start(self) -> None:
-        """Start the clock."""
-        self._speed.start()
-
-    def on_validation_end(self) -> None:
-        """Leave validation out of the speed of training."""
-        self._speed.start()
-
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Log the speed and the peak memory."""
+    def training_flops_of(self, batch: Batch) -> int:
+        """Return the floating-point operations of a training step that the model calls for."""
         net, ids = self.decoder, batch["input_ids"]
-        flops = training_flops(
+        return training_flops(
             net.pattern,
             batch=ids.shape[0],
             length=ids.shape[1],
@@ -283,11 +206,6 @@ class LanguageModel(LightningModule):
             matmul_weights=net.matmul_weights,
             memory_lengths=net.memory_lengths() if self._memories is not None else None,
         )
-        self._speed.stop(ids.numel() * world_size(), flops * world_size())
-        tokens_per_second, flops_per_second = self._speed.rates()
-        self.log("train/tokens_per_second", tokens_per_second, prog_bar=True)
-        self.log("train/flops_per_second", flops_per_second)
-        self.log("train/peak_memory_mib", peak_memory(self.device) / 2**20)
 
     # ---------------------------------------------------------------- memory and checkpoints
 
@@ -324,7 +242,3 @@ class LanguageModel(LightningModule):
         self.set_window_scale(state.get("window_scale", 1.0))
         if self._memories is not None and "memory" in state:
             self._memories.load_state_dict(state["memory"], self.global_rank)
-
-
-def _units(batch: Batch, tokens: Tensor) -> Tensor:
-    return batch["units_scored"].sum() if "units_scored" in batch else tokens

@@ -11,9 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
-__all__ = ["Doubling", "Position", "Stage", "StageTable"]
+__all__ = ["Decay", "Doubling", "Position", "Stage", "StageTable"]
+
+Decay = Literal["none", "linear", "cosine", "polynomial"]
+"""How a learning rate falls over a run."""
 
 
 @dataclass(frozen=True)
@@ -140,15 +143,18 @@ class StageTable:
         stages: The rows, in order.
         warmup: Share of a stage over which its learning rate rises linearly from zero.
         warmup_limit: Warm-up never takes more optimizer steps than this.
-        decay: How the learning rate falls over the whole run, besides the scale of each stage.
+        decay: How the learning rate falls over the whole run, besides the scale of each stage:
+            none, linear, cosine, or polynomial, which falls from the end of the first warm-up on.
         floor: Share of the learning rate that is left at the end of the decay.
+        power: Exponent of the polynomial: what is left of the run, to this power.
     """
 
     stages: tuple[Stage, ...]
     warmup: float = 0.1
     warmup_limit: int = 10_000
-    decay: Literal["none", "linear", "cosine"] = "none"
+    decay: Decay = "none"
     floor: float = 0.0
+    power: float = 1.0
     first_steps: tuple[int, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -160,8 +166,17 @@ class StageTable:
                 raise ValueError(f"stages {name} must be in 0..1, got {getattr(self, name)}")
         if self.warmup_limit < 0:
             raise ValueError(f"stages warmup_limit must be >= 0, got {self.warmup_limit}")
-        if self.decay not in ("none", "linear", "cosine"):
-            raise ValueError(f"stages decay must be none, linear or cosine, got {self.decay!r}")
+        decays = get_args(Decay)
+        if self.decay not in decays:
+            allowed = f"{', '.join(decays[:-1])} or {decays[-1]}"
+            raise ValueError(f"stages decay must be {allowed}, got {self.decay!r}")
+        if not self.power > 0:
+            raise ValueError(f"stages power must be > 0, got {self.power}")
+        if self.power != 1 and self.decay != "polynomial":
+            raise ValueError(
+                f"stages power is the exponent of a polynomial decay, got power {self.power} with "
+                f"decay {self.decay!r}"
+            )
         firsts = [0]
         for stage in self.stages:
             firsts.append(firsts[-1] + stage.steps)
@@ -199,14 +214,24 @@ class StageTable:
         The product of the stage's scale, the warm-up within the stage, and the decay over the run.
         """
         at = self.at(step)
-        warmup = min(int(at.stage.steps * self.warmup), self.warmup_limit)
+        warmup = self._warmup_steps(at.stage)
         rise = min(1.0, (at.steps_done + 1) / warmup) if warmup else 1.0
-        return at.stage.learning_rate_scale * rise * self._fall(min(step, self.steps) / self.steps)
+        return at.stage.learning_rate_scale * rise * self._fall(min(step, self.steps))
 
-    def _fall(self, progress: float) -> float:
+    def _warmup_steps(self, stage: Stage) -> int:
+        return min(int(stage.steps * self.warmup), self.warmup_limit)
+
+    def _fall(self, step: int) -> float:
+        progress = step / self.steps
         if self.decay == "none":
             return 1.0
-        left = 1 - progress if self.decay == "linear" else (1 + math.cos(math.pi * progress)) / 2
+        if self.decay == "linear":
+            left = 1 - progress
+        elif self.decay == "cosine":
+            left = (1 + math.cos(math.pi * progress)) / 2
+        else:
+            first = self._warmup_steps(self.stages[0])
+            left = (1 - max(0, step - first) / max(1, self.steps - first)) ** self.power
         return self.floor + (1 - self.floor) * left
 
 
@@ -215,8 +240,9 @@ def table(
     doubling: Doubling | None,
     warmup: float = 0.1,
     warmup_limit: int = 10_000,
-    decay: Literal["none", "linear", "cosine"] = "none",
+    decay: Decay = "none",
     floor: float = 0.0,
+    power: float = 1.0,
 ) -> StageTable | None:
     """Make the table from either form, or None where neither is given.
 
@@ -228,4 +254,4 @@ def table(
     if rows is None and doubling is None:
         return None
     stages = tuple(rows) if rows is not None else doubling.rows()  # type: ignore[union-attr]
-    return StageTable(stages, warmup, warmup_limit, decay, floor)
+    return StageTable(stages, warmup, warmup_limit, decay, floor, power)

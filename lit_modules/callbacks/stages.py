@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch.optim.lr_scheduler import LambdaLR
 
 from lit_modules.callbacks.checkpoints import is_dry
-from lit_modules.stages import Doubling, Position, Stage, StageTable, table
+from lit_modules.optimization import put_on_step
+from lit_modules.stages import Decay, Doubling, Position, Stage, StageTable, table
 
 __all__ = ["Stages", "table_of"]
 
@@ -28,8 +28,10 @@ class Stages(Callback):
         doubling: The short form: double window and length, halve the rate.
         warmup: Share of a stage over which its learning rate rises linearly from zero.
         warmup_limit: Warm-up never takes more optimizer steps than this.
-        decay: How the learning rate falls over the whole run, besides the scale of each stage.
+        decay: How the learning rate falls over the whole run, besides the scale of each stage:
+            none, linear, cosine, or polynomial, which falls from the end of the first warm-up on.
         floor: Share of the learning rate that is left at the end of the decay.
+        power: Exponent of the polynomial: what is left of the run, to this power.
     """
 
     def __init__(
@@ -38,10 +40,11 @@ class Stages(Callback):
         doubling: Doubling | None = None,
         warmup: float = 0.1,
         warmup_limit: int = 10_000,
-        decay: Literal["none", "linear", "cosine"] = "none",
+        decay: Decay = "none",
         floor: float = 0.0,
+        power: float = 1.0,
     ) -> None:
-        self.table = _make(table, doubling, warmup, warmup_limit, decay, floor)
+        self.table = _make(table, doubling, warmup, warmup_limit, decay, floor, power)
         self._limit: int | None = None
 
     def learning_rate_factor(self, step: int) -> float:
@@ -106,19 +109,8 @@ class Stages(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the scheduler on the step of the optimizer: an exception may have parted them."""
-        if self._limit is None:
-            return
-        for config in trainer.lr_scheduler_configs:
-            scheduler = config.scheduler
-            if isinstance(scheduler, LambdaLR):
-                scheduler.last_epoch = trainer.global_step
-                rates = [
-                    base * function(trainer.global_step)
-                    for base, function in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
-                ]
-                for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
-                    group["lr"] = rate
-                scheduler._last_lr = rates
+        if self._limit is not None:
+            put_on_step(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give the model the windows of the stage whose batches come next."""

@@ -17,7 +17,7 @@ from lit_modules.callbacks.checkpoints import CheckpointError
 from lit_modules.callbacks.provenance import KEY
 from lit_modules.commands.arguments import Parser
 
-__all__ = ["generate", "load"]
+__all__ = ["generate", "load", "load_model"]
 
 
 def generate(words: Sequence[str]) -> int:
@@ -59,6 +59,27 @@ def load(path: str) -> tuple[Any, Any]:
         FileNotFoundError: There is no such file.
         CheckpointError: The file is no checkpoint of a language model.
     """
+    model, described = load_model(path, "generate")
+    data = None
+    if described:
+        data = _imported(described["class_path"])(**described.get("init_args", {}))
+    return model, data
+
+
+def load_model(path: str, method: str | None = None) -> tuple[Any, dict[str, Any]]:
+    """Load a model from a checkpoint.
+
+    Args:
+        path: The checkpoint.
+        method: What the model must be able to do, if anything.
+
+    Returns:
+        The module, and class path and arguments of its data set, empty where none are named.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        CheckpointError: The file is no checkpoint, or of a model that does not do that.
+    """
     if not Path(path).is_file():
         raise FileNotFoundError(f"--ckpt_path {path}: no such file")
     try:
@@ -73,17 +94,13 @@ def load(path: str) -> tuple[Any, Any]:
     model_class = _imported(
         parameters.pop("_class_path", "lit_modules.language_model.LanguageModel")
     )
-    if not hasattr(model_class, "generate"):
-        raise CheckpointError(f"{path} is a {model_class.__name__}, which does not generate")
+    if method is not None and not hasattr(model_class, method):
+        raise CheckpointError(f"{path} is a {model_class.__name__}, which does not {method}")
     model = model_class(**parameters)
     model.configure_model()
     model.on_load_checkpoint(content)
     model.load_state_dict(content["state_dict"])
-    described = content.get(KEY)
-    data = None
-    if described is not None:
-        data = _imported(described["class_path"])(**described.get("init_args", {}))
-    return model, data
+    return model, content.get(KEY) or {}
 
 
 def _imported(path: str) -> Any:

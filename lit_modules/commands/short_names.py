@@ -14,8 +14,19 @@ from typing import Any
 
 __all__ = ["MODELS", "expand", "expand_words", "read_pattern"]
 
-MODELS = {"language-model": "lit_modules.language_model.LanguageModel"}
-"""Models by short name; any other model is given by its import path."""
+MODELS = {
+    "language-model": "lit_modules.language_model.LanguageModel",
+    "masked-language-model": "lit_modules.masked_language_model.MaskedLanguageModel",
+    "classification": "lit_modules.classification.Classification",
+    "extractive-qa": "lit_modules.extractive_qa.ExtractiveQA",
+    "candidate-choice": "lit_modules.candidate_choice.CandidateChoice",
+    "multihop-qa": "lit_modules.multihop_qa.MultihopQA",
+    "coreference": "lit_modules.coreference.Coreference",
+}
+"""Models by short name; any other model is given by its import path.
+
+The model of a data set with an attribute `task` of the same name, where no other is named.
+"""
 
 _OWN_KEYS = ("class_path", "init_args", "dict_kwargs")
 _INTERPOLATION = re.compile(r"\$\{\s*(data|model)\.([A-Za-z_]\w*)")
@@ -37,8 +48,9 @@ def expand(config: Mapping[str, Any], datasets: Any) -> dict[str, Any]:
     if "model" in written:
         written["model"] = _component(written["model"], _model_path)
         arguments = written["model"].get("init_args", {})
-        if "pattern" in arguments:
-            arguments["pattern"] = read_pattern(arguments["pattern"])
+        for part in (arguments, arguments.get("encoder")):
+            if isinstance(part, dict) and "pattern" in part:
+                part["pattern"] = read_pattern(part["pattern"])
     return written
 
 
@@ -53,6 +65,8 @@ def expand_words(words: Sequence[str], datasets: Any) -> list[str]:
         "--model": _model_path,
         "--model.pattern": _pattern_word,
         "--model.init_args.pattern": _pattern_word,
+        "--model.encoder.pattern": _pattern_word,
+        "--model.init_args.encoder.pattern": _pattern_word,
     }
     written: list[str] = []
     expected: str | None = None

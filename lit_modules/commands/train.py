@@ -25,6 +25,12 @@ from lit_modules.commands.errors import (
     state_dict_mismatch,
     without_types,
 )
+from lit_modules.commands.links import (
+    FromDataError,
+    model_path,
+    names_from_data,
+    taken,
+)
 from lit_modules.commands.run_folder import (
     RunSettings,
     attach,
@@ -54,7 +60,9 @@ def train(command: str, words: Sequence[str], datasets: Any, debug: bool) -> int
     if not debug:
         _quieten()
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
-    Parser.datasets, Parser.classes = datasets, dict(model=MODELS["language-model"])
+    written = expand_words(words, datasets)
+    model = model_path(written, datasets, MODELS["language-model"])
+    Parser.datasets, Parser.classes = datasets, {"model": model}
     try:
         CommandLine(
             LightningModule,
@@ -77,7 +85,7 @@ def train(command: str, words: Sequence[str], datasets: Any, debug: bool) -> int
                 "use_distributed_sampler": False,
                 "enable_model_summary": False,
             },
-            args=[command, *expand_words(words, datasets)],
+            args=[command, *written],
         )
     except RuntimeError as error:
         if "loading state_dict" not in str(error):
@@ -130,9 +138,23 @@ class CommandLine(LightningCLI):
         """Add what is ours beside trainer, model and data."""
         parser.add_lightning_class_args(Stages, "stages")
         parser.add_class_arguments(RunSettings, "run")
-        parser.set_defaults({"model": {"class_path": MODELS["language-model"]}})
-        for name in ("vocabulary_size", "unit"):
-            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+        path = Parser.classes["model"]
+        # Not another class first: the parser would carry that one's defaults over.
+        parser.set_defaults({"model": {"class_path": path}})
+        model, names = names_from_data(path)
+        for name in names:
+            target = f"model.init_args.{name}"
+            parser.link_arguments("data", target, taken(name, model), apply_on="instantiate")
+
+    def instantiate_classes(self) -> None:
+        """Make data set, model and trainer; say plainly what the data set lacks for the model."""
+        try:
+            super().instantiate_classes()
+        except Exception as error:
+            plain = FromDataError.behind(error)
+            if plain is not None:
+                raise plain from None
+            raise
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and settle the name of the run, which the saved configuration then carries."""

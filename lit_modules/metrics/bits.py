@@ -8,10 +8,21 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-__all__ = ["BITS_NAMES", "BitsPerUnit", "NatsPerToken"]
+__all__ = ["BITS_NAMES", "BitsPerUnit", "NatsPerToken", "bits_name"]
 
 BITS_NAMES = {"byte": "bpb", "character": "bpc", "token": "bpt"}
 """What bits per unit are called, by unit."""
+
+
+def bits_name(unit: str) -> str:
+    """Return what bits per `unit` are called.
+
+    Raises:
+        ValueError: There is no such unit.
+    """
+    if unit not in BITS_NAMES:
+        raise ValueError(f"unit must be one of {', '.join(BITS_NAMES)}, got {unit!r}")
+    return BITS_NAMES[unit]
 
 
 class NatsPerToken(Metric):

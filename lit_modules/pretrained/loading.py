@@ -16,7 +16,7 @@ from lit_modules.pretrained.files import WeightsError, read, read_json
 from lit_modules.pretrained.names import sort
 from lit_modules.pretrained.reports import LoadReport
 
-__all__ = ["ConfigLike", "assemble", "load_encoder"]
+__all__ = ["ConfigLike", "assemble", "load_encoder", "load_parts"]
 
 ConfigLike = EncoderConfig | Mapping[str, Any] | str | os.PathLike[str]
 
@@ -45,6 +45,14 @@ def load_encoder(
         WeightsError: The file is damaged, holds code, or does not fit the configuration. A
             `ValueError`.
     """
+    return load_parts(path_or_state_dict, config)[0]
+
+
+def load_parts(
+    path_or_state_dict: str | os.PathLike[str] | Mapping[str, Any],
+    config: ConfigLike | Any = None,
+) -> tuple[Encoder, dict[str, Tensor]]:
+    """Load an encoder as `load_encoder` does; return what is left over, too, by its names."""
     source = read(path_or_state_dict)
     found = sort(source.state, source.name)
     resolved = _config(config, source.config, source.name)
@@ -61,7 +69,7 @@ def load_encoder(
         renamed=found.renamed,
         folder=source.folder,
     )
-    return encoder
+    return encoder, found.heads
 
 
 def assemble(

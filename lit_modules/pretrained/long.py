@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 import sparse_patterns as sp
 from lit_modules.nn.encoder import Encoder
-from lit_modules.pretrained.loading import assemble
+from lit_modules.pretrained.adapting import adapt
 from lit_modules.pretrained.reports import LoadReport, LongReport
 from sparse_patterns.binding import bind
 
@@ -48,35 +47,18 @@ def make_long(
         ValueError: `max_length` is below that of the encoder, or a window is odd.
     """
     config = encoder.config
-    if max_length < config.max_length:
-        raise ValueError(
-            f"max_length must be at least that of the encoder, {config.max_length}, "
-            f"got {max_length}"
-        )
     pattern = sp.get("longformer", window=_numbers(window), dilation=_numbers(dilation))
-    state = dict(encoder.state_dict())
-    name = "embeddings.position_embeddings.weight"
     special = config.pad_id + 1
-    state[name] = _repeated(state[name], config.special_positions, special, max_length)
-    kept = config.global_projections
-    if not kept:
-        for key in [key for key in state if ".attention.self." in key]:
-            head, _, parameter = key.rpartition(".")
-            state[f"{head}_global.{parameter}"] = state[key]
-    long = assemble(
+    long = adapt(
+        encoder,
         config.replace(
             positions=special + max_length,
             pattern=pattern,
             global_projections=True,
             model_type="longformer",
         ),
-        state,
-        "the encoder",
-        checkpointing=encoder.checkpointing,
     )
-    long.to(next(encoder.parameters()).device, next(encoder.parameters()).dtype)
-    long.train(encoder.training)
-    loaded = encoder.report if isinstance(encoder.report, LoadReport) else None
+    kept = config.global_projections
     long.report = LongReport(
         source_length=config.max_length,
         max_length=max_length,
@@ -85,7 +67,7 @@ def make_long(
         special=special,
         pattern=repr(pattern),
         global_projections="kept" if kept else "copied from query, key and value",
-        loaded=loaded,
+        loaded=encoder.report if isinstance(encoder.report, LoadReport) else None,
     )
     return long
 
@@ -149,17 +131,6 @@ def _reach(encoder: Encoder) -> int:
             sides = [min(w.left, w.right) for w in windows if w.dilation == 1]
             reach = min(reach, 1 + max(sides, default=0))
     return reach
-
-
-def _repeated(table: Tensor, special: int, new_special: int, length: int) -> Tensor:
-    """Return `new_special + length` rows: the special ones, then the others over and over."""
-    rows = table.new_zeros(new_special + length, table.shape[1])
-    rows[:special] = table[:special]
-    positions = table[special:]
-    for start in range(0, length, len(positions)):
-        count = min(len(positions), length - start)
-        rows[new_special + start :][:count] = positions[:count]
-    return rows
 
 
 def _numbers(value: int | Sequence[int]) -> int | list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["LoadReport", "LongReport"]
+__all__ = ["BackboneReport", "LoadReport", "LongReport"]
 
 
 @dataclass(frozen=True)
@@ -83,3 +83,25 @@ class LongReport:
             f"global     projections {self.global_projections}",
         ]
         return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class BackboneReport:
+    """How an encoder was built for a data set; printed, it is a short table.
+
+    Attributes:
+        loaded: How the pretrained weights were loaded, None without any.
+        changes: What was changed about them, a line each.
+    """
+
+    loaded: LoadReport | None
+    changes: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the files of the pretrained encoder lie."""
+        return self.loaded.folder if self.loaded is not None else None
+
+    def __str__(self) -> str:
+        lines = [str(self.loaded)] if self.loaded is not None else []
+        return "\n".join([*lines, *self.changes])

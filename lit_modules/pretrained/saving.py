@@ -6,13 +6,16 @@ import json
 import os
 import shutil
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from lit_modules.nn.encoder import Encoder
 from lit_modules.pretrained.files import CONFIG, SAFETENSORS, read_json, write
 
-__all__ = ["save_encoder"]
+__all__ = ["copy_tokenizer", "save", "save_encoder"]
 
 # Everything a tokenizer of `transformers` is read from.
 _TOKENIZER_FILES = (
@@ -42,18 +45,38 @@ def save_encoder(encoder: Encoder, folder: str | os.PathLike[str]) -> None:
     Warns:
         UserWarning: `transformers` has no such pattern, so that it would compute other numbers.
     """
+    save(encoder, encoder.state_dict(), None, folder)
+
+
+def save(
+    encoder: Encoder,
+    state: Mapping[str, Tensor],
+    architecture: str | None,
+    folder: str | os.PathLike[str],
+) -> None:
+    """Write an encoder with or without a head; see `save_encoder`.
+
+    Args:
+        encoder: Tells the configuration, and where the tokenizer is.
+        state: All tensors, by the names of `transformers`.
+        architecture: Its class; that of the encoder alone by default.
+        folder: Made if it is not there; files of these names are replaced.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.detach().cpu() for name, tensor in encoder.state_dict().items()}
+    state = {name: tensor.detach().cpu() for name, tensor in state.items()}
     # Tensors that share storage are refused by the format.
     write(
         {name: tensor.contiguous().clone() for name, tensor in state.items()}, folder / SAFETENSORS
     )
     dtype = str(next(iter(state.values())).dtype).removeprefix("torch.")
-    _write_json({**encoder.config.to_huggingface(), "dtype": dtype}, folder / CONFIG)
+    config = {**encoder.config.to_huggingface(), "dtype": dtype}
+    if architecture is not None:
+        config["architectures"] = [architecture]
+    _write_json(config, folder / CONFIG)
     source = getattr(encoder.report, "folder", None)
     if source is not None:
-        _copy_tokenizer(Path(source), folder, encoder.config.max_length)
+        copy_tokenizer(Path(source), folder, encoder.config.max_length)
     differences = encoder.config.differences()
     if differences:
         warnings.warn(
@@ -63,7 +86,8 @@ def save_encoder(encoder: Encoder, folder: str | os.PathLike[str]) -> None:
         )
 
 
-def _copy_tokenizer(source: Path, folder: Path, max_length: int) -> None:
+def copy_tokenizer(source: Path, folder: Path, max_length: int) -> None:
+    """Copy the tokenizer in a folder to another one; its longest text becomes `max_length`."""
     for name in _TOKENIZER_FILES:
         if not (source / name).is_file():
             continue

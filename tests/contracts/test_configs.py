@@ -1,5 +1,6 @@
 """Every configuration that is shipped parses, builds its model and data, and trains a step."""
 
+import json
 import random
 from pathlib import Path
 
@@ -10,11 +11,16 @@ from omegaconf import OmegaConf
 import sparse_patterns as sp
 from lit_modules.cli import main
 from lit_modules.language_model import LanguageModel
+from lit_modules.nn.backbone import EncoderSettings
+from lit_modules.nn.encoder import Encoder, EncoderConfig
+from lit_modules.nn.masked_lm import MaskedLM
 from lit_modules.nn.patterns import causal
 from lit_modules.stages import Doubling, Stage, StageTable
+from lit_modules.weights import save_masked_lm
 
 ROOT = Path(__file__).parents[2]
 LM = sorted((ROOT / "configs" / "lm").glob("*.yaml"))
+MLM = sorted((ROOT / "configs" / "mlm").glob("*.yaml"))
 PATTERNS = sorted((ROOT / "configs" / "patterns").glob("*.yaml"))
 
 # Short sequences of the real model: what a file says about stages is looked at without training.
@@ -37,7 +43,8 @@ def read(file: Path) -> dict:
 
 
 def table_of(file: Path) -> StageTable:
-    stages = dict(read(file)["stages"])
+    content = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
+    stages = dict(content["stages"])  # type: ignore[index, call-overload]
     rows = tuple(Stage(**row) for row in stages.pop("table", []))
     if "doubling" in stages:
         rows = Doubling(**stages.pop("doubling")).rows()
@@ -46,6 +53,7 @@ def table_of(file: Path) -> StageTable:
 
 def test_there_are_configurations() -> None:
     assert len(LM) >= 17
+    assert len(MLM) >= 5
     assert len(PATTERNS) >= 4
 
 
@@ -136,3 +144,67 @@ def test_the_ablation_of_the_paper_sees_as_many_keys_in_each_arm() -> None:
     assert len(tiny) == len(paper) == 4
     assert max(paper.values()) - min(paper.values()) <= 1
     assert max(tiny.values()) - min(tiny.values()) <= 1
+
+
+def weights_for(folder: Path) -> None:
+    """Saves narrow weights of 512 positions, and a vocabulary, in place of those of the user."""
+    config = EncoderConfig(262, layers=2, heads=2, width=8, positions=514, pad_id=1)
+    save_masked_lm(MaskedLM(Encoder(config)), folder)
+    words = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *map(chr, range(0x61, 0x7B))]
+    vocabulary = {word: number for number, word in enumerate(words)}
+    vocabulary |= {f"filler{number}": number for number in range(len(words), 262)}
+    (folder / "tokenizer.json").write_text(
+        json.dumps(
+            {
+                "version": "1.0",
+                "added_tokens": [
+                    dict(id=n, content=w, special=True, single_word=False, lstrip=False)
+                    | dict(rstrip=False, normalized=False)
+                    for n, w in enumerate(words[:5])
+                ],
+                "pre_tokenizer": {"type": "Whitespace"},
+                "model": {"type": "WordPiece", "unk_token": "<unk>", "vocab": vocabulary}
+                | {"continuing_subword_prefix": "", "max_input_chars_per_word": 100},
+            }
+        )
+    )
+
+
+@pytest.mark.parametrize("file", MLM, ids=lambda file: file.stem)
+def test_a_masked_language_model_trains_a_step(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tokenizers")
+    monkeypatch.chdir(tmp_path)
+    Path("text").mkdir()
+    for name in "abc":
+        Path("text", name).write_text("".join(random.choices("abcdefgh ", k=20_000)))
+    content = read(file)
+    words = ["--data.cache_dir=cache"]
+    path = content["model"]["encoder"].get("path")
+    if path is not None:
+        weights_for(tmp_path / path)
+    short = "[{steps: 1, sequence_length: 64, batch_size: 1}]"
+    status = main(["fit", "--config", str(file), *words, "--stages.table", short, *ONE_STEP])
+    printed = capsys.readouterr()
+    assert status == 0, printed.err
+    if path is not None:
+        length = content["model"]["encoder"]["max_length"]
+        assert f"512 made {length}" in printed.out
+        assert "head       loaded" in printed.out
+
+
+@pytest.mark.parametrize("file", MLM, ids=lambda file: file.stem)
+def test_the_schedule_of_masked_language_models(file: Path) -> None:
+    table = table_of(file)
+    content = read(file)
+    if not file.stem.startswith("longformer"):
+        assert sum(s.steps * s.batch_size for s in table.stages) * 1024 < 5_000_000
+        return
+    [stage] = table.stages
+    assert stage.batch_size * stage.accumulation * 4096 == 2**18
+    assert (table.steps, content["data"]["sequence_length"]) == (65_000, 4096)
+    rates = [table.learning_rate_factor(step) for step in (249, 499, 500, 32_750, 65_000)]
+    assert rates == pytest.approx([0.5, 1.0, 1.0, 0.125, 0.0])
+    assert content["model"]["learning_rate"] == 3e-5
+    EncoderSettings.of(content["model"]["encoder"])

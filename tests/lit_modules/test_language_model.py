@@ -129,7 +129,7 @@ def test_a_batch_without_scored_tokens_trains_nothing(tmp_path):
     model = make()
     data = batches(1)
     data[0]["labels"] = torch.full_like(data[0]["labels"], -100)
-    loss = model._score(data[0], "train")
+    loss = model.score(data[0], "train")
     assert float(loss[0].detach()) == 0
     fit = trainer(tmp_path)
     before = [p.clone() for p in model.decoder.parameters()]

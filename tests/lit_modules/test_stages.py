@@ -57,6 +57,19 @@ def test_the_decay_falls_over_the_whole_run_to_the_floor() -> None:
     assert straight.learning_rate_factor(25) == pytest.approx(0.75)
 
 
+def test_a_polynomial_falls_from_the_end_of_the_warm_up_on() -> None:
+    # Longformer's masked language models: 500 steps of warm-up, then the third power.
+    paper = StageTable(
+        (Stage(65_000, 4096),), warmup=0.1, warmup_limit=500, decay="polynomial", power=3
+    )
+    assert paper.learning_rate_factor(0) == pytest.approx(1 / 500)
+    assert paper.learning_rate_factor(499) == paper.learning_rate_factor(500) == 1.0
+    assert paper.learning_rate_factor(500 + 64_500 // 2) == pytest.approx(0.125)
+    assert paper.learning_rate_factor(65_000) == 0.0
+    floor = StageTable((Stage(100, 8),), warmup=0, decay="polynomial", power=2, floor=0.2)
+    assert floor.learning_rate_factor(50) == pytest.approx(0.2 + 0.8 / 4)
+
+
 def test_the_paper_is_one_line() -> None:
     line = Doubling(
         stages=5,
@@ -119,7 +132,9 @@ def test_a_stage_that_cannot_be_trained_is_refused(fields: dict[str, object], me
         ({"warmup": 1.5}, r"stages warmup must be in 0\.\.1, got 1\.5"),
         ({"floor": -0.1}, r"stages floor must be in 0\.\.1, got -0\.1"),
         ({"warmup_limit": -1}, "warmup_limit must be >= 0, got -1"),
-        ({"decay": "steep"}, "decay must be none, linear or cosine, got 'steep'"),
+        ({"decay": "steep"}, "decay must be none, linear, cosine or polynomial, got 'steep'"),
+        ({"decay": "polynomial", "power": 0}, "power must be > 0, got 0"),
+        ({"power": 3.0}, "power 3.0 with decay 'none'"),
     ],
 )
 def test_a_table_that_cannot_be_run_is_refused(fields: dict[str, object], message: str) -> None:
