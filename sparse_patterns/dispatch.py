@@ -8,6 +8,7 @@ import torch
 
 from sparse_patterns.kernels.base import Kernel, Request
 from sparse_patterns.kernels.dense import DenseKernel
+from sparse_patterns.kernels.flex import FlexKernel
 from sparse_patterns.kernels.tiles import TilesKernel
 from sparse_patterns.kernels.xformers_blocks import XformersBlocksKernel
 from sparse_patterns.patterns import Pattern
@@ -20,6 +21,7 @@ KERNELS: dict[str, Kernel] = {
         TilesKernel(),
         DenseKernel(),
         XformersBlocksKernel(),
+        FlexKernel(),
     )
 }
 """Every kernel by name."""

@@ -69,11 +69,11 @@ class XformersBlocksKernel(Kernel):
     def seconds(self, request: Request, plan: Plan) -> float:
         """Estimate the time from the elements that the passes move."""
         pass_seconds, rate = RATES[request.device]
-        elements = passes = 0
+        elements, passes = 0.0, 0
         for group in plan.groups:
             size = block_size(request)
             if takes_tensors(group):
-                count = group.computed / size**2
+                count = group.computed // size**2
                 passes += request.batch
             else:
                 shape = (request.q_len, request.kv_len, request.q_offset)

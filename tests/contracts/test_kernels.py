@@ -13,7 +13,8 @@ from tests.random_specs import Case, random_case
 
 HEAD_DIM = 8
 RANDOM_SPECS = 320
-NAMES = sorted(KERNELS)
+# Each kernel that runs on a CPU; the others are held to the same contract where there is a GPU.
+NAMES = sorted(KERNELS.keys() - {"flex"})
 
 
 def make_case(pattern: sp.Pattern, q_len: int, kv_len: int | None = None, **fields) -> Case:
