@@ -263,7 +263,7 @@ def _pages(
     page_of[places] = torch.arange(1, places.numel() + 1, dtype=torch.int32)
     pages = torch.full((max(2, places.numel() + 1), PAGE), EMPTY, dtype=torch.int32)
     pages[page + 1, column % PAGE] = kind.int()
-    return page_of.view(-1, rows, wide), pages
+    return page_of.view(max(2, entries), rows, wide), pages
 
 
 def _interval_table(
