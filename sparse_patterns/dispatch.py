@@ -11,6 +11,7 @@ from sparse_patterns.kernels.dense import DenseKernel
 from sparse_patterns.kernels.flex import FlexKernel
 from sparse_patterns.kernels.tiles import TilesKernel
 from sparse_patterns.kernels.xformers_blocks import XformersBlocksKernel
+from sparse_patterns.kernels.xformers_fused import XformersFusedKernel
 from sparse_patterns.patterns import Pattern
 from sparse_patterns.plan import Plan, plan
 from sparse_patterns.validation import check_lengths, check_pattern
@@ -22,6 +23,7 @@ KERNELS: dict[str, Kernel] = {
         DenseKernel(),
         XformersBlocksKernel(),
         FlexKernel(),
+        XformersFusedKernel(),
     )
 }
 """Every kernel by name."""
