@@ -116,14 +116,14 @@ def check_equal(ours: Tensor, other: Tensor, *, tolerance: float = 1e-4) -> None
     """Makes sure that two contenders compute the same; else comparing their times means nothing.
 
     Args:
-        ours: `(batch, heads, length, head_dim)`.
+        ours: `(batch, heads, length, head_dim)`, or of the shape of `other`.
         other: The same, or `(batch, length, heads * head_dim)`.
         tolerance: The largest difference allowed in any element.
 
     Raises:
         ValueError: when they differ by more.
     """
-    if other.dim() == 3:
+    if other.dim() == 3 and ours.dim() == 4:
         ours = _merge_heads(ours)
     difference = (ours - other).abs().max().item()
     if not difference <= tolerance:

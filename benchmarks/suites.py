@@ -10,7 +10,11 @@ from dataclasses import dataclass, field
 from benchmarks.table import Row
 from benchmarks.timing import Effort
 
-SUITES = {"core": "benchmarks.core", "lm": "benchmarks.lm"}
+SUITES = {
+    "core": "benchmarks.core",
+    "lm": "benchmarks.lm",
+    "encoder": "benchmarks.encoder",
+}
 
 
 @dataclass(frozen=True)

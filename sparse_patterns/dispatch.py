@@ -8,7 +8,9 @@ import torch
 
 from sparse_patterns.kernels.base import Kernel, Request
 from sparse_patterns.kernels.dense import DenseKernel
+from sparse_patterns.kernels.flex import FlexKernel
 from sparse_patterns.kernels.tiles import TilesKernel
+from sparse_patterns.kernels.xformers_blocks import XformersBlocksKernel
 from sparse_patterns.kernels.xformers_fused import XformersFusedKernel
 from sparse_patterns.patterns import Pattern
 from sparse_patterns.plan import Plan, plan
@@ -19,6 +21,8 @@ KERNELS: dict[str, Kernel] = {
     for kernel in (
         TilesKernel(),
         DenseKernel(),
+        XformersBlocksKernel(),
+        FlexKernel(),
         XformersFusedKernel(),
     )
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import sys
 import time
 from typing import Any
@@ -55,7 +56,8 @@ class ProgressLines(ProgressBar):
         super().__init__()
         self.seconds = seconds
         self._enabled = True
-        self._printed = 0.0
+        # The clock counts from the start of the machine, so that 0 may be a moment ago.
+        self._printed = -math.inf
 
     def disable(self) -> None:
         """Print nothing: only the first process reports."""

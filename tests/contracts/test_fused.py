@@ -341,8 +341,8 @@ def test_a_model_compiles_around_it(emulated: str) -> None:
 
 
 def test_reasons_name_what_is_missing() -> None:
-    def reasons(pattern: sp.Pattern = sp.Window(3, 3), **fields) -> str:
-        dtype = fields.pop("dtype", torch.bfloat16)
+    def reasons(pattern: sp.Pattern | None = None, **fields) -> str:
+        pattern, dtype = pattern or sp.Window(3, 3), fields.pop("dtype", torch.bfloat16)
         device = fields.pop("device", "cuda")
         request = request_of(make_case(pattern, 40), dtype, device, **fields)
         return "; ".join(XformersFusedKernel().why_not(request))
@@ -367,7 +367,10 @@ def test_reasons_name_what_is_missing() -> None:
 
 @pytest.mark.parametrize(
     ("version", "told"),
-    [(None, "is not installed: pip install xformers"), ("0.0.29+cu128", "0.0.29 is older than")],
+    [
+        (None, "is not installed: pip install xformers"),
+        ("0.0.29+cu128", "xformers 0.0.29+cu128 is older than 0.0.35: pip install -U"),
+    ],
 )
 def test_a_missing_or_old_xformers_is_named(monkeypatch, version: str | None, told: str) -> None:
     from sparse_patterns.kernels.xformers_operator import importlib
