@@ -100,8 +100,14 @@ def attention(
         factor,
         float(dropout_p),
         kernel,
+        _needs_grad(q, k, v, *own),
     )
     return (out, lse) if return_lse else out
+
+
+def _needs_grad(*tensors: Tensor | None) -> bool:
+    """Return whether a backward pass may follow, which some kernels cannot run."""
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
 
 
 @torch.library.custom_op("sparse_patterns::attend", mutates_args=())
@@ -123,6 +129,7 @@ def _attend(
     scale: float,
     dropout_p: float,
     kernel: str,
+    needs_grad: bool,
 ) -> tuple[Tensor, Tensor]:
     call, made, chosen = _prepare(
         q,
@@ -142,6 +149,7 @@ def _attend(
         scale,
         dropout_p,
         kernel,
+        needs_grad,
     )
     return chosen.forward(call, made)
 
@@ -174,6 +182,7 @@ def _attend_backward(
     scale: float,
     dropout_p: float,
     kernel: str,
+    needs_grad: bool,
 ) -> list[Tensor]:
     call, made, chosen = _prepare(
         q,
@@ -193,6 +202,7 @@ def _attend_backward(
         scale,
         dropout_p,
         kernel,
+        needs_grad,
     )
     return list(chosen.backward(call, made, out, lse, grad_out, grad_lse))
 
@@ -253,6 +263,7 @@ def _prepare(
     scale: float,
     dropout_p: float,
     kernel: str,
+    needs_grad: bool,
 ) -> tuple[Call, Plan, Kernel]:
     batch, heads, q_len, head_dim = q.shape
     spec = look_up(pattern)
@@ -274,6 +285,7 @@ def _prepare(
         global_qkv=global_q is not None,
         segment_ids=segment_ids is not None,
         dropout_p=dropout_p,
+        needs_grad=needs_grad,
     )
     made = plan(
         spec,

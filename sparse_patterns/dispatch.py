@@ -8,12 +8,24 @@ import torch
 
 from sparse_patterns.kernels.base import Kernel, Request
 from sparse_patterns.kernels.dense import DenseKernel
+from sparse_patterns.kernels.flex import FlexKernel
 from sparse_patterns.kernels.tiles import TilesKernel
+from sparse_patterns.kernels.xformers_blocks import XformersBlocksKernel
+from sparse_patterns.kernels.xformers_fused import XformersFusedKernel
 from sparse_patterns.patterns import Pattern
 from sparse_patterns.plan import Plan, plan
 from sparse_patterns.validation import check_lengths, check_pattern
 
-KERNELS: dict[str, Kernel] = {kernel.name: kernel for kernel in (TilesKernel(), DenseKernel())}
+KERNELS: dict[str, Kernel] = {
+    kernel.name: kernel
+    for kernel in (
+        TilesKernel(),
+        DenseKernel(),
+        XformersBlocksKernel(),
+        FlexKernel(),
+        XformersFusedKernel(),
+    )
+}
 """Every kernel by name."""
 
 

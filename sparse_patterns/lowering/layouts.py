@@ -28,7 +28,7 @@ def layout_parts(term: Term, earlier: list[Term], q: Tensor, kv_len: int) -> lis
         starts = torch.cat([torch.zeros(1, dtype=torch.int64), starts])
     rows = torch.cat([starts[1:], torch.tensor([q.numel()])]) - starts
     block_row = torch.div(q[starts], block, rounding_mode="floor")
-    tile, column = _table_pairs(layout, block_row, -(-kv_len // block))
+    tile, column = table_pairs(layout, block_row, -(-kv_len // block))
 
     # A pair of a tile and a key block: fully visible, not visible, or to be evaluated.
     q_first = q[starts][tile]
@@ -66,7 +66,7 @@ def layout_parts(term: Term, earlier: list[Term], q: Tensor, kv_len: int) -> lis
     ]
 
 
-def _table_pairs(layout: Pattern, block_row: Tensor, columns: int) -> tuple[Tensor, Tensor]:
+def table_pairs(layout: Pattern, block_row: Tensor, columns: int) -> tuple[Tensor, Tensor]:
     """Return the (tile, key block) pairs of a table, sorted."""
     if isinstance(layout, BoundRandomBlocks):
         chosen = draw(layout, block_row, columns)

@@ -26,14 +26,16 @@ def test_explanation_prints_every_kernel() -> None:
     for kernel in KERNELS:
         (line,) = [line for line in lines if line.startswith(f"  {kernel} ")]
         assert ("chosen" in line) == (told.chosen == kernel)
-        assert "ms forward" in line
+        assert ("ms forward" in line) == ("possible" in line or "chosen" in line)
     assert [verdict.kernel for verdict in told.verdicts] == list(KERNELS)
 
 
 def test_reasons_are_told() -> None:
     told = sp.explain(LONG, 64, heads=2, dtype=torch.float8_e4m3fn)
     assert told.chosen is None
-    assert all("dtype float8_e4m3fn is not one of" in v.reasons[0] for v in told.verdicts)
+    for verdict in told.verdicts:
+        if verdict.kernel in ("tiles", "dense"):
+            assert "dtype float8_e4m3fn is not one of" in verdict.reasons[0]
     x = torch.zeros(1, 1, 4, 8).to(torch.float8_e4m3fn)
     with pytest.raises(ValueError, match=r"kernel 'tiles' cannot serve this call: dtype float8"):
         sp.attention(x, x, x, LONG, kernel="tiles")
@@ -44,12 +46,12 @@ def test_reasons_are_told() -> None:
 def test_unknown_kernel_is_refused() -> None:
     x = torch.zeros(1, 1, 4, 8)
     with pytest.raises(
-        ValueError, match="kernel must be 'auto' or one of tiles, dense, got 'fast'"
+        ValueError, match=r"kernel must be 'auto' or one of tiles, dense, .*got 'fast'"
     ):
         sp.attention(x, x, x, LONG, kernel="fast")
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", ["tiles", "dense"])
 def test_explicit_kernel_is_used(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     used = []
     for other, kernel in KERNELS.items():

@@ -1,0 +1,340 @@
+"""FlexAttention: torch's compiled attention, with a `BlockMask` made straight from the block table.
+
+Nothing that differs between layers, heads or examples is part of the compiled code: windows,
+dilations, padding and documents live in tensors that the mask reads (see `lowering.block_lists`),
+and lengths of lists are marked as dynamic. So a model is compiled once for each shape of its
+queries, forward and backward.
+
+The backward pass calls the operator that autograd would call, with the output and the log-sum-exp
+of the forward pass; nothing is computed twice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import cache, lru_cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sparse_patterns.algebra import uses
+from sparse_patterns.kernels.base import Call, Kernel, Request, Tolerance
+from sparse_patterns.kernels.global_rows import GlobalRows
+from sparse_patterns.lowering.block_lists import (
+    INTERVALS,
+    PAGE,
+    SIZE,
+    BlockLists,
+    block_lists,
+    intervals,
+    variant_of,
+)
+from sparse_patterns.lowering.blocks import blocks, known_blocks
+from sparse_patterns.oracle import Scene
+from sparse_patterns.patterns import BatchGlobal, SameDocument
+from sparse_patterns.plan import Plan
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
+
+MINIMUM = (2, 13)
+"""The oldest torch whose compiler takes a direct call of the backward operator."""
+
+MIN_HEAD_DIM, MAX_HEAD_DIM = 16, 256
+"""Sizes of a head; smaller ones are filled up with zeros."""
+
+COMPILATIONS = 64
+"""Compilations kept of each pass, one for each shape, type and variant; beyond, an error."""
+
+DYNAMIC = {1: (3,), 3: (3,), 5: (3,), 7: (3,), 9: (0,), 10: (0,), 11: (0,), 12: (0,)}
+"""Dimensions of `BlockLists.tensors()` that differ from layer to layer."""
+
+CALL_SECONDS, PARTIAL_COST = 200e-6, 1.7
+RATES = {torch.float32: 15e12, torch.bfloat16: 250e12, torch.float16: 250e12}
+"""Declared rates, for choosing a kernel: time of a call, what a partial block costs more than a
+full one, operations per second. Not measured yet."""
+
+OPTIONS = {
+    "BACKEND": "TRITON",
+    "PRESCALE_QK": False,
+    "ROWS_GUARANTEED_SAFE": False,
+    "BLOCKS_ARE_CONTIGUOUS": False,
+    "WRITE_DQ": True,
+    # Torch's own default follows a global switch, and TF32 is too coarse for a float32 result.
+    "FLOAT32_PRECISION": "'ieee'",
+}
+"""Options of the operator."""
+
+
+class FlexKernel(Kernel):
+    """FlexAttention with block masks made from the plan.
+
+    Attributes:
+        backend: Backend of `torch.compile`, or None to run uncompiled where it can, which takes
+            memory for all pairs.
+    """
+
+    name = "flex"
+    tolerances: ClassVar[Mapping[torch.dtype, Tolerance]] = {
+        torch.float32: Tolerance(4e-6, 1e-5),
+        torch.bfloat16: Tolerance(1.6e-2, 2e-2),
+        torch.float16: Tolerance(2e-3, 2.5e-3),
+    }
+
+    def __init__(self, backend: str | Callable[..., Any] | None = "inductor") -> None:
+        self.backend = backend
+
+    def why_not(self, request: Request) -> list[str]:
+        """Return the reasons why the request cannot be served, none if it can."""
+        reasons = [*super().why_not(request), *missing()]
+        if request.device != "cuda":
+            reasons.append(f"runs on CUDA only, not on {request.device!r}")
+        if request.dropout_p:
+            reasons.append("FlexAttention has no dropout; set dropout_p=0")
+        if request.head_dim > MAX_HEAD_DIM:
+            reasons.append(f"head_dim must be <= {MAX_HEAD_DIM}, got {request.head_dim}")
+        return reasons
+
+    def seconds(self, request: Request, plan: Plan) -> float:
+        """Estimate the time from the full and the partial blocks."""
+        cost = 0.0
+        for group in plan.groups:
+            if uses(group.pattern, BatchGlobal, SameDocument):
+                of_group = PARTIAL_COST * group.computed / SIZE**2
+            else:
+                shape = (plan.q_len, plan.kv_len, plan.q_offset)
+                table = known_blocks(group.pattern, *shape, SIZE)
+                full = int(table.full.sum())
+                of_group = full + PARTIAL_COST * (table.row.numel() - full)
+            cost += len(group.heads) * of_group
+        flops = 4 * max(MIN_HEAD_DIM, request.head_dim) * cost * SIZE**2
+        return CALL_SECONDS + request.batch * flops / RATES[request.dtype]
+
+    def forward(self, call: Call, plan: Plan) -> tuple[Tensor, Tensor]:
+        """Return output and log-sum-exp; see `Kernel.forward`."""
+        rows = GlobalRows(call, plan)
+        out = torch.zeros_like(call.q)
+        lse = torch.full(call.q.shape[:3], -torch.inf, dtype=rows.dtype, device=call.q.device)
+        if call.q.numel() and call.k.numel():
+            found, logs = self._run(forward_pass, call, plan, _inputs(call))
+            out.copy_(found[..., : out.shape[3]])
+            lse.copy_(logs)
+        rows.overwrite(out, lse)
+        return out, lse
+
+    def backward(
+        self,
+        call: Call,
+        plan: Plan,
+        out: Tensor,
+        lse: Tensor,
+        grad_out: Tensor,
+        grad_lse: Tensor | None,
+    ) -> tuple[Tensor, ...]:
+        """Return the gradients; see `Kernel.backward`."""
+        rows = GlobalRows(call, plan)
+        inputs = (call.q, call.k, call.v, *(call.global_qkv or ()))
+        dtype = call.q.dtype if rows.apart is None else rows.dtype
+        results = tuple(torch.zeros(x.shape, dtype=dtype, device=x.device) for x in inputs)
+        if call.q.numel() and call.k.numel():
+            # The operator counts in powers of two.
+            logs = rows.shut(lse) / math.log(2)
+            grad_logs = torch.zeros_like(lse) if grad_lse is None else grad_lse * math.log(2)
+            given = (_whole(out), logs.detach(), _whole(grad_out), grad_logs.detach())
+            grads = self._run(backward_pass, call, plan, (*_inputs(call), *given))
+            for result, grad in zip(results, grads, strict=False):
+                result.copy_(grad[..., : result.shape[3]])
+        rows.add_gradients(out, lse, grad_out, grad_lse, results)
+        return tuple(result.to(x.dtype) for result, x in zip(results, inputs, strict=True))
+
+    def _run(
+        self,
+        function: Callable[..., tuple[Tensor, ...]],
+        call: Call,
+        plan: Plan,
+        inputs: tuple[Tensor, ...],
+    ) -> tuple[Tensor, ...]:
+        """Run a pass, compiled where there is a backend, on the lists of the call."""
+        request = call.request
+        variant = variant_of(request.pattern, request.heads, request.layers, request.kv_len)
+        lists = lists_of(call, plan, variant.uniform).tensors()
+        arguments = (inputs, lists, call.scale, variant.bits)
+        if self.backend is None:
+            return function(*arguments)
+        import torch._dynamo
+
+        for index, dimensions in DYNAMIC.items():
+            torch._dynamo.maybe_mark_dynamic(lists[index], dimensions)
+        # A scale is one number for a whole model: as a symbol it would only slow the code.
+        with torch.no_grad(), torch._dynamo.config.patch(specialize_float=True):
+            results: tuple[Tensor, ...] = _compiled(function, self.backend)(*arguments)
+        return results
+
+
+def missing() -> list[str]:
+    """Return what is missing of torch, and how to get it."""
+    version = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    reasons = []
+    if version < MINIMUM:
+        least = ".".join(map(str, MINIMUM))
+        reasons.append(
+            f"torch {torch.__version__} cannot compile the backward operator of FlexAttention: "
+            f"pip install 'torch>={least}'"
+        )
+    if find_spec("triton") is None:
+        reasons.append("triton is not installed: pip install triton")
+    return reasons
+
+
+@cache
+def _compiled(
+    function: Callable[..., tuple[Tensor, ...]], backend: str | Callable[..., Any]
+) -> Callable[..., tuple[Tensor, ...]]:
+    # Falling back would compute all pairs without a word, so a broken graph is an error.
+    compile: Any = torch.compile  # its overloads do not name the limit
+    compiled: Callable[..., tuple[Tensor, ...]] = compile(
+        function, fullgraph=True, backend=backend, recompile_limit=COMPILATIONS
+    )
+    return compiled
+
+
+def forward_pass(
+    inputs: tuple[Tensor, ...], lists: tuple[Tensor, ...], scale: float, bits: bool
+) -> tuple[Tensor, ...]:
+    """Return output and log-sum-exp.
+
+    Args:
+        inputs: Queries, keys and values.
+        lists: The tensors of `BlockLists`.
+        scale: Factor of the scores.
+        bits: Whether masks are looked up as bits too.
+    """
+    from torch.nn.attention.flex_attention import AuxRequest, flex_attention
+
+    q, k, v = inputs
+    options: Any = dict(OPTIONS)
+    out, aux = flex_attention(
+        q,
+        k,
+        v,
+        block_mask=block_mask(lists, q.shape[2], k.shape[2], bits),
+        scale=scale,
+        enable_gqa=q.shape[1] != k.shape[1],
+        kernel_options=options,
+        return_aux=AuxRequest(lse=True),
+    )
+    assert aux.lse is not None
+    return out, aux.lse
+
+
+def backward_pass(
+    inputs: tuple[Tensor, ...], lists: tuple[Tensor, ...], scale: float, bits: bool
+) -> tuple[Tensor, ...]:
+    """Return the gradients of queries, keys and values.
+
+    Args:
+        inputs: Queries, keys, values, the output, its log-sum-exp in base 2, and their gradients.
+        lists: The tensors of `BlockLists`.
+        scale: Factor of the scores.
+        bits: Whether masks are looked up as bits too.
+    """
+    from torch._higher_order_ops.flex_attention import flex_attention_backward
+
+    q, k, v, out, logs, grad_out, grad_logs = inputs
+    mask = block_mask(lists, q.shape[2], k.shape[2], bits)
+    options = {**OPTIONS, "OUTPUT_LOGSUMEXP": True, "OUTPUT_MAX": False}
+    # The compiler knows the call with all of its arguments only.
+    given = (q, k, v, out, logs, grad_out, grad_logs)
+    joint: Any = None
+    grads = flex_attention_backward(*given, _score, joint, mask.as_tuple(), scale, options, (), ())
+    return tuple(grads[:3])
+
+
+def _score(score: Tensor, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+    return score
+
+
+def block_mask(lists: tuple[Tensor, ...], q_len: int, kv_len: int, bits: bool) -> BlockMask:
+    """Return the lists as a `BlockMask`, key and query side, and the mask that reads them."""
+    from torch.nn.attention.flex_attention import BlockMask
+
+    entry, interval, page_of, pages, table, real = lists[8:]
+    several = real.shape[0] > 1
+
+    def mask(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        at = entry[b, h]
+        seen = (k >= interval[at, 0, 0, q]) & (k <= interval[at, 1, 0, q])
+        for number in range(1, INTERVALS):
+            seen = seen | ((k >= interval[at, 0, number, q]) & (k <= interval[at, 1, number, q]))
+        if bits:
+            page = page_of[at, q // SIZE, k // (SIZE * PAGE)]
+            kind = pages[page, k // SIZE % PAGE]
+            seen = seen | table[kind, q % SIZE, k % SIZE]
+        return seen & (real[b, k] if several else real[0, k])
+
+    a, b, c, d, e, f, g, h = lists[:8]
+    size = (SIZE, SIZE)
+    return BlockMask((q_len, kv_len), a, b, c, d, e, f, g, h, BLOCK_SIZE=size, mask_mod=mask)
+
+
+def _inputs(call: Call) -> tuple[Tensor, Tensor, Tensor]:
+    return _whole(call.q), _whole(call.k), _whole(call.v)
+
+
+def _whole(x: Tensor) -> Tensor:
+    """Return heads of a size that the operator takes, each element in a place of its own.
+
+    Whether a gradient is needed is not the operator's business here, and would be compiled in.
+    """
+    x = x.detach()
+    missing = MIN_HEAD_DIM - x.shape[3]
+    if missing > 0:
+        return functional.pad(x, (0, missing))
+    return x.contiguous() if x.stride(3) != 1 or 0 in x.stride() else x
+
+
+def lists_of(call: Call, plan: Plan, uniform: bool) -> BlockLists:
+    """Return the lists of a call: from the cache where nothing depends on the batch's tensors."""
+    dynamic = any(uses(group.pattern, BatchGlobal, SameDocument) for group in plan.groups)
+    if not dynamic and call.key_mask is None:
+        return _known_lists(plan, call.request.batch, uniform, call.q.device)
+    request = call.request
+    shape = (request.q_len, request.kv_len, request.q_offset, SIZE)
+    tables = []
+    for example in range(request.batch):
+        marks = None if call.global_mask is None else call.global_mask[example].cpu()
+        segments = None if call.segment_ids is None else call.segment_ids[example].cpu()
+        scene = Scene(request.kv_len, marks, segments)
+        tables.append(
+            [
+                blocks(group.pattern, *shape, scene)
+                if uses(group.pattern, BatchGlobal, SameDocument)
+                else known_blocks(group.pattern, *shape)
+                for group in plan.groups
+            ]
+        )
+    key_mask = None if call.key_mask is None else call.key_mask.cpu()
+    return _join(plan, tables, request.batch, uniform, key_mask).to(call.q.device)
+
+
+@lru_cache(maxsize=64)
+def _known_lists(plan: Plan, batch: int, uniform: bool, device: torch.device) -> BlockLists:
+    shape = (plan.q_len, plan.kv_len, plan.q_offset, SIZE)
+    tables = [[known_blocks(group.pattern, *shape) for group in plan.groups]]
+    return _join(plan, tables, batch, uniform, None).to(device)
+
+
+def _join(
+    plan: Plan, tables: list[list[Any]], batch: int, uniform: bool, key_mask: Tensor | None
+) -> BlockLists:
+    q = torch.arange(plan.q_len) + plan.q_offset
+    ends = [intervals(group.pattern, q, plan.kv_len) for group in plan.groups]
+    group_of_head = torch.zeros(1 if uniform else plan.heads, dtype=torch.int64)
+    if not uniform:
+        for number, group in enumerate(plan.groups):
+            group_of_head[list(group.heads)] = number
+    return block_lists(tables, ends, group_of_head, (batch, plan.heads), plan.kv_len, key_mask)

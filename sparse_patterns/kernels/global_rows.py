@@ -1,0 +1,213 @@
+"""The rows of global tokens: few, and each sees nearly every key, so they are computed densely.
+
+Kernels that work block by block leave these rows out of their tables (a single one would make all
+blocks of its row visible) and let this file overwrite them. It is also the one place where
+`global_qkv` enters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sparse_patterns.kernels.base import Call, accumulation_dtype
+from sparse_patterns.oracle import Scene, visible
+from sparse_patterns.patterns import Pattern
+from sparse_patterns.plan import Group, Plan
+from sparse_patterns.terms import has_batch_rows
+
+SCORES_AT_ONCE = 1 << 26
+"""Scores held at once; with more, heads are taken some at a time."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The global rows of one example and some of the heads of a group.
+
+    Attributes:
+        example: Index of the example.
+        heads: int64 `(heads,)`, query heads.
+        kv_heads: int64 `(heads,)`, key head of each.
+        rows: int64 `(rows,)`, query rows.
+        mask: bool `(rows, kv_len)`, what each sees.
+        number: Counts these, for the seed of the dropout.
+    """
+
+    example: int
+    heads: Tensor
+    kv_heads: Tensor
+    rows: Tensor
+    mask: Tensor
+    number: int
+
+
+class GlobalRows:
+    """The rows of a call that are computed apart, or are empty because their query is padded.
+
+    Attributes:
+        apart: bool `(batch, heads, q_len)`, the rows whose result in the main pass is to be
+            dropped: those of global tokens and of padded queries; None where there are none.
+    """
+
+    def __init__(self, call: Call, plan: Plan) -> None:
+        self.call = call
+        self.plan = plan
+        self.dtype = accumulation_dtype(call.q.dtype)
+        request = call.request
+        self.positions = torch.arange(request.q_len, device=call.q.device) + request.q_offset
+        self.apart = self._find()
+
+    def overwrite(self, out: Tensor, lse: Tensor) -> None:
+        """Write output and log-sum-exp of the rows that are apart over those of the main pass."""
+        if self.apart is None:
+            return
+        out.masked_fill_(self.apart[..., None], 0)
+        lse.masked_fill_(self.apart, -torch.inf)
+        for some in self._each():
+            q, k, v = self._inputs(some)
+            weights, logs = self._weights(some, q, k)
+            factors = self._factors(some, weights)
+            weights = weights if factors is None else weights * factors
+            at = (some.example, some.heads[:, None], some.rows)
+            out[at] = (weights @ v).to(out.dtype)
+            lse[at] = logs
+
+    def shut(self, lse: Tensor) -> Tensor:
+        """Return the log-sum-exp that gives rows without keys, or apart, weights of zero."""
+        empty = lse == -torch.inf
+        return lse.masked_fill(empty if self.apart is None else empty | self.apart, torch.inf)
+
+    def add_gradients(
+        self,
+        out: Tensor,
+        lse: Tensor,
+        grad_out: Tensor,
+        grad_lse: Tensor | None,
+        results: tuple[Tensor, ...],
+    ) -> None:
+        """Add the gradients of these rows to `results`: of `q, k, v` and of `global_qkv` if given.
+
+        Args:
+            out: The output of the whole call.
+            lse: Its log-sum-exp.
+            grad_out: Gradient of the output.
+            grad_lse: Gradient of the log-sum-exp, or None.
+            results: Tensors of the shapes of the inputs; the last three take the gradients.
+        """
+        if self.apart is None:
+            return
+        scale = self.call.scale
+        grad_q, grad_k, grad_v = results[-3:]
+        for some in self._each():
+            q, k, v = self._inputs(some)
+            at = (some.example, some.heads[:, None], some.rows)
+            weights = (q @ k.mT).masked_fill_(~some.mask, -torch.inf)
+            logs = lse[at].masked_fill(lse[at] == -torch.inf, torch.inf)
+            weights = weights.sub_(logs[..., None]).exp_()
+            upstream = grad_out[at].to(self.dtype)
+            delta = (upstream * out[at]).sum(-1, keepdim=True)
+            if grad_lse is not None:
+                delta = delta - grad_lse[at][..., None]
+            grad = upstream @ v.mT
+            factors = self._factors(some, weights)
+            dropped = weights
+            if factors is not None:
+                grad, dropped = grad * factors, weights * factors
+            grad = grad.sub_(delta).mul_(weights)
+            grad_q[at] += (grad @ k * scale).to(grad_q.dtype)
+            # Several query heads may share a key head. The queries are scaled already.
+            for total, own in ((grad_k, grad.mT @ q), (grad_v, dropped.mT @ upstream)):
+                total[some.example].index_add_(0, some.kv_heads, own.to(total.dtype))
+
+    def _find(self) -> Tensor | None:
+        """Return the rows that are apart, `(batch, heads, q_len)`."""
+        call, request = self.call, self.call.request
+        device = call.q.device
+        shape = (request.batch, request.heads, request.q_len)
+        self.tokens: dict[tuple[int, int], Tensor] = {}
+        if call.key_mask is None and not any(
+            group.row_tokens or self._batch_rows(group) for group in self.plan.groups
+        ):
+            return None
+        apart = torch.zeros(shape, dtype=torch.bool, device=device)
+        for number, group in enumerate(self.plan.groups):
+            fixed = torch.zeros(request.kv_len, dtype=torch.bool, device=device)
+            fixed[list(group.row_tokens)] = True
+            for example in range(request.batch):
+                marks = fixed
+                if self._batch_rows(group) and call.global_mask is not None:
+                    marks = marks | call.global_mask[example]
+                if call.key_mask is not None:
+                    marks = marks & call.key_mask[example]
+                rows = self._at(marks)
+                self.tokens[number, example] = rows.nonzero().flatten()
+                if call.key_mask is not None:
+                    rows = rows | self._at(~call.key_mask[example])
+                apart[example, list(group.heads)] = rows
+        return apart
+
+    def _batch_rows(self, group: Group) -> bool:
+        return self.call.global_mask is not None and has_batch_rows(group.pattern)
+
+    def _at(self, marks: Tensor) -> Tensor:
+        """Read marks of tokens at the query rows, False outside the sequence."""
+        inside = (self.positions >= 0) & (self.positions < marks.numel())
+        if not marks.numel():
+            return inside
+        return inside & marks[self.positions.clamp(0, marks.numel() - 1)]
+
+    def _each(self) -> Iterator[Rows]:
+        """Yield the rows of every example and group, some heads at a time."""
+        request, device = self.call.request, self.call.q.device
+        share = request.heads // max(1, request.kv_heads)
+        for number, ((index, example), rows) in enumerate(self.tokens.items()):
+            if not rows.numel():
+                continue
+            group = self.plan.groups[index]
+            mask = self._mask(group.pattern, example, rows)
+            heads = torch.tensor(group.heads, device=device)
+            for some in heads.split(max(1, SCORES_AT_ONCE // mask.numel())):
+                yield Rows(example, some, some // share, rows, mask, number)
+
+    def _mask(self, pattern: Pattern, example: int, rows: Tensor) -> Tensor:
+        call, kv_len = self.call, self.call.request.kv_len
+        marks = None if call.global_mask is None else call.global_mask[example]
+        segments = None if call.segment_ids is None else call.segment_ids[example]
+        keys = torch.arange(kv_len, device=rows.device)
+        scene = Scene(kv_len, marks, segments)
+        mask = visible(pattern, self.positions[rows][:, None], keys, scene)
+        mask = mask.expand(rows.numel(), kv_len)
+        return mask if call.key_mask is None else mask & call.key_mask[example]
+
+    def _inputs(self, some: Rows) -> tuple[Tensor, Tensor, Tensor]:
+        """Return scaled queries, keys and values of these rows in the accumulation type."""
+        q, k, v = self.call.global_qkv or (self.call.q, self.call.k, self.call.v)
+        q = q[some.example, some.heads[:, None], some.rows].to(self.dtype) * self.call.scale
+        at = (some.example, some.kv_heads)
+        return q, k[at].to(self.dtype), v[at].to(self.dtype)
+
+    def _weights(self, some: Rows, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        scores = (q @ k.mT).masked_fill_(~some.mask, -torch.inf)
+        logs = scores.logsumexp(-1)
+        shift = logs.masked_fill(logs == -torch.inf, 0)
+        return scores.sub_(shift[..., None]).exp_(), logs
+
+    def _factors(self, some: Rows, like: Tensor) -> Tensor | None:
+        """Draw the dropout of these rows."""
+        first = int(some.heads[0]) if self.call.request.dropout_p else 0
+        number = -1 - some.number * self.call.request.heads - first
+        return dropout_factors(self.call, number, like)
+
+
+def dropout_factors(call: Call, number: int, like: Tensor) -> Tensor | None:
+    """Draw factors 0 and 1 / (1 - p) from the call's seed and a number, or None without dropout."""
+    p = call.request.dropout_p
+    if not p:
+        return None
+    seed = (call.seed + number * 0x9E3779B97F4A7C15) % (1 << 63)
+    generator = torch.Generator(like.device).manual_seed(seed)
+    factors = torch.empty_like(like).bernoulli_(1 - p, generator=generator)
+    return factors.div_(1 - p) if p < 1 else factors.zero_()
