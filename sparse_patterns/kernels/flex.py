@@ -189,8 +189,8 @@ def missing() -> list[str]:
         )
     if not torch.cuda.is_available():
         reasons.append(
-            f"torch {torch.__version__} finds no CUDA device: it takes an NVIDIA GPU and a build of "
-            "torch for CUDA, see https://pytorch.org/get-started"
+            f"torch {torch.__version__} finds no CUDA device: it takes an NVIDIA GPU and a build "
+            "of torch for CUDA, see https://pytorch.org/get-started"
         )
     if find_spec("triton") is None:
         reasons.append("triton is not installed: pip install triton")
