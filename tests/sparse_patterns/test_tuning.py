@@ -209,8 +209,8 @@ def test_it_is_compiled_into_a_graph_like_any_other(runs: list[str]) -> None:
     ("system", "variables", "want"),
     [
         ("linux", {"XDG_CACHE_HOME": "/x"}, "/x/sparse-patterns"),
-        ("linux", {}, "/home/me/.cache/sparse-patterns"),
-        ("darwin", {}, "/home/me/Library/Caches/sparse-patterns"),
+        ("linux", {}, "/me/.cache/sparse-patterns"),
+        ("darwin", {}, "/me/Library/Caches/sparse-patterns"),
         ("win32", {"LOCALAPPDATA": "/l"}, "/l/sparse-patterns"),
     ],
 )
@@ -220,5 +220,5 @@ def test_folder(monkeypatch: pytest.MonkeyPatch, system: str, variables: dict, w
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(tuning.sys, "platform", system)
-    monkeypatch.setattr(tuning.Path, "home", lambda: Path("/home/me"))
+    monkeypatch.setattr(tuning.Path, "home", lambda: Path("/me"))
     assert tuning.folder() == Path(want)
