@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +18,7 @@ from datamodules.records import Record, RecordError
 from datamodules.resumable import check_at_least
 from datamodules.task_records import RecordData
 from datamodules.task_rows import Example, Long, Role, Row, Tokens, windows
-from datamodules.task_store import Examples, Piece, encode_pieces
+from datamodules.task_store import Counted, Examples, Piece, encode_pieces, gathered
 from datamodules.task_tokenizer import TaskTokenizer
 from datamodules.text import SplitName
 
@@ -183,7 +183,7 @@ class EncodedData(RecordData):
         for split, made in index.items():
             pieces = [Piece(**piece) for piece in made["pieces"]]
             self._examples[split] = Examples(folder.parent, pieces)
-            self._notes[split] = _gathered(made["notes"], pieces)
+            self._notes[split] = gathered(made["notes"], pieces)
             self._tell(split, made["records"])
 
     def examples(self, split: SplitName) -> Sequence[Example]:
@@ -239,7 +239,7 @@ class EncodedData(RecordData):
         index = {}
         for split in self.splits():
             bad: dict[str, list[str]] = {}
-            records = _Counted(self.good_records(split, bad))
+            records = Counted(self.good_records(split, bad))
             work = _Encoder(self._alone(), split)
             pieces = encode_pieces(
                 root, split, key, records, work, self.skip_bad_records, self._workers(split)
@@ -279,24 +279,3 @@ class _Encoder:
 
     def __call__(self, record: Any) -> Example:
         return self.data.encode(record, self.split)
-
-
-class _Counted:
-    """Counts what passes."""
-
-    def __init__(self, values: Iterable[Record]) -> None:
-        self.values = values
-        self.count = 0
-
-    def __iter__(self) -> Iterator[Record]:
-        for value in self.values:
-            self.count += 1
-            yield value
-
-
-def _gathered(notes: Mapping[str, Sequence[str]], pieces: Sequence[Piece]) -> dict[str, list[str]]:
-    found = {note: list(ids) for note, ids in notes.items()}
-    for piece in pieces:
-        for note, ids in piece.notes.items():
-            found.setdefault(note, []).extend(ids)
-    return found

@@ -13,7 +13,7 @@ import json
 import os
 import pickle
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -26,7 +26,7 @@ from datamodules.cache import cached_folder
 from datamodules.records import Record, RecordError
 from datamodules.task_rows import Example
 
-__all__ = ["Examples", "Piece", "encode_pieces"]
+__all__ = ["Counted", "Examples", "Piece", "encode_pieces", "gathered"]
 
 R = TypeVar("R", bound=Record)
 
@@ -200,3 +200,25 @@ class Examples(Sequence[Example]):
             file.seek(start)
             example: Example = pickle.loads(file.read(stop - start))
         return example
+
+
+class Counted:
+    """Counts what passes."""
+
+    def __init__(self, values: Iterable[Record]) -> None:
+        self.values = values
+        self.count = 0
+
+    def __iter__(self) -> Iterator[Record]:
+        for value in self.values:
+            self.count += 1
+            yield value
+
+
+def gathered(notes: Mapping[str, Sequence[str]], pieces: Sequence[Piece]) -> dict[str, list[str]]:
+    """Return the ids under each note, those of all pieces together."""
+    found = {note: list(ids) for note, ids in notes.items()}
+    for piece in pieces:
+        for note, ids in piece.notes.items():
+            found.setdefault(note, []).extend(ids)
+    return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -17,38 +16,17 @@ from datamodules.extractive import Asked, ExtractiveData
 from datamodules.records import Record, RecordError, field_of
 from datamodules.registry import register
 from datamodules.spans import answer_spans
-from datamodules.squad import squad_records
 from datamodules.task_rows import Example
 from datamodules.text import SplitName
 from datamodules.text_records import json_array, whole_text
+from datamodules.trivia_records import TriviaRecord, official_answers, question_of, squad_form
 
-__all__ = ["TriviaQA", "TriviaRecord"]
+__all__ = ["TriviaQA"]
 
 # Lists of a question's documents, and the folder of the evidence that each is in.
 _LISTS = {"EntityPages": "wikipedia", "SearchResults": "web"}
 BETWEEN = "\n\n"
 """What stands between documents that are read together."""
-
-
-@dataclass(frozen=True)
-class TriviaRecord(Record):
-    """A question with its evidence.
-
-    Attributes:
-        question: The question.
-        question_id: Its id; the record's own names the document too.
-        files: The documents' files; where there are none, `text` is the document.
-        text: The document.
-        answers: Accepted answers, as the official evaluation takes them.
-        spellings: What is looked for in the evidence: the answer and its aliases.
-    """
-
-    question: str
-    question_id: str
-    files: tuple[str, ...]
-    text: str
-    answers: tuple[str, ...]
-    spellings: tuple[str, ...]
 
 
 @register("triviaqa")
@@ -117,7 +95,7 @@ class TriviaQA(ExtractiveData):
         """Yield the questions of a file, or the pairs of question and document."""
         for number, value in enumerate(json_array(document, ("Data", "data")), 1):
             if isinstance(value, Mapping) and "paragraphs" in value:
-                yield from _of_squad(value, str(document), f"article {number}")
+                yield from squad_form(value, str(document), f"article {number}")
                 continue
             try:
                 yield from self._of_official(value, document, f"question {number}")
@@ -186,7 +164,7 @@ class TriviaQA(ExtractiveData):
         source = str(document)
         id = field_of(value, "QuestionId", str, source, place)
         question = field_of(value, "Question", str, source, id)
-        answers, spellings = _answers(value, source, id)
+        answers, spellings = official_answers(value, source, id)
         folder = self._evidence(document)
         files = {}  # a page may be in both lists
         for name, part in _LISTS.items():
@@ -235,46 +213,3 @@ def _listing(folder: Path) -> str:
             stat = os.stat(os.path.join(root, name))
             found.append([os.path.relpath(root, folder), name, stat.st_size, stat.st_mtime_ns])
     return digest_of(sorted(found))
-
-
-def question_of(id: str) -> str:
-    """Return the id of the question that an example `question--document` belongs to."""
-    return id.partition("--")[0]
-
-
-def _answers(value: Any, source: str, id: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return what the official evaluation accepts, and all spellings of it."""
-    if "Answer" not in value:  # the test set
-        return (), ()
-    answer = field_of(value, "Answer", dict, source, id)
-    lists = {
-        name: field_of(answer, name, list, source, id) if name in answer else []
-        for name in ("NormalizedAliases", "HumanAnswers", "Aliases")
-    }
-    for name, texts in lists.items():
-        if not all(isinstance(text, str) for text in texts):
-            raise RecordError(source, id, name, f"must be a list of texts, got {texts!r:.60}")
-    main = [field_of(answer, "Value", str, source, id)]
-    spellings = dict.fromkeys([*main, *lists["Aliases"], *lists["HumanAnswers"]])
-    normalized = lists["NormalizedAliases"]
-    accepted = [*normalized, *lists["HumanAnswers"]] if normalized else list(spellings)
-    return tuple(accepted), tuple(dict.fromkeys([*spellings, *normalized]))
-
-
-def _of_squad(value: Any, source: str, place: str) -> Iterator[TriviaRecord | RecordError]:
-    for record in squad_records(value, source, place):
-        if isinstance(record, RecordError):
-            yield record
-            continue
-        found = [text for text, _ in record.answers]
-        answers = tuple(dict.fromkeys([*record.aliases, *found]))
-        yield TriviaRecord(
-            record.id,
-            source,
-            record.question,
-            question_of(record.id),
-            (),
-            record.context,
-            answers,
-            answers,
-        )
