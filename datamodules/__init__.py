@@ -9,7 +9,11 @@ from datamodules.batch import IGNORE, LanguageModelBatch
 from datamodules.enwik8 import Enwik8
 from datamodules.far_choice import FarChoice
 from datamodules.hotpotqa import HotpotQA
+from datamodules.hyperpartisan import Hyperpartisan
+from datamodules.imdb import Imdb
+from datamodules.labelled_documents import Documents
 from datamodules.masked_text import MaskedText
+from datamodules.ontonotes import OntoNotes
 from datamodules.recall import Recall
 from datamodules.registry import describe, get, names, register
 from datamodules.squad import Squad
@@ -23,12 +27,16 @@ from datamodules.wikihop import WikiHop
 
 __all__ = [
     "IGNORE",
+    "Documents",
     "Enwik8",
     "FarChoice",
     "HotpotQA",
+    "Hyperpartisan",
+    "Imdb",
     "LanguageModelBatch",
     "LanguageModelData",
     "MaskedText",
+    "OntoNotes",
     "Recall",
     "Squad",
     "StandardLibrary",

@@ -150,8 +150,11 @@ class TaskData(EncodedData):
 
 
 def padded(rows: Sequence[Sequence[int]], fill: int = PADDING) -> Tensor:
-    """Return rows of different lengths as int64 (rows, longest), filled at the end."""
-    longest = max(map(len, rows), default=0)
+    """Return rows of different lengths as int64 (rows, longest), filled at the end.
+
+    There is at least one column, so that no model need think of none.
+    """
+    longest = max(map(len, rows), default=0) or 1
     made = torch.full((len(rows), longest), fill, dtype=torch.int64)
     for row, values in zip(made, rows, strict=True):
         row[: len(values)] = torch.tensor(values, dtype=torch.int64)

@@ -112,8 +112,24 @@ class RecordData(ResumableData):
         """Return the splits there are, those taken from the training records included."""
         there = list(self.documents())
         if "train" in there:
-            there += [s for s, share in self.fractions.items() if share and s not in there]
+            there += [s for s in self.parts() if s not in there]
         return there
+
+    def parts(self) -> dict[SplitName, float]:
+        """Return the splits that are parts of the training records, and the share of each.
+
+        Files of its own go before; then a split is no part.
+        """
+        return {split: share for split, share in self.fractions.items() if share}
+
+    def part_of(self, record: Any, shares: Mapping[SplitName, float]) -> SplitName:
+        """Return the split of a record of the training files.
+
+        Args:
+            record: The record.
+            shares: The splits to be taken from them, as in `parts`.
+        """
+        return _share_of(self.split_key(record), shares)
 
     def records(self, split: SplitName) -> Iterator[Record | RecordError]:
         """Yield the records of a split from its files, each id once.
@@ -124,7 +140,7 @@ class RecordData(ResumableData):
         """
         documents = self.documents()
         own = split in documents
-        shares = {s: p for s, p in self.fractions.items() if p and s not in documents}
+        shares = {s: p for s, p in self.parts().items() if s not in documents}
         seen: dict[str, str] = {}
         for document in documents[split] if own else documents["train"]:
             for record in self.read(document, split):
@@ -136,9 +152,7 @@ class RecordData(ResumableData):
                     yield RecordError(record.source, record.id, "id", where)
                     continue
                 seen[record.id] = record.source
-                if split in ("train", *shares) and _share_of(self.split_key(record), shares) != (
-                    split
-                ):
+                if split in ("train", *shares) and self.part_of(record, shares) != split:
                     continue
                 yield record
 

@@ -10,7 +10,7 @@ from typing import Any
 from datamodules.documents import Document
 from datamodules.records import RecordError
 
-__all__ = ["json_array", "json_lines", "texts", "whole_text"]
+__all__ = ["json_array", "json_lines", "lines", "texts", "whole_text"]
 
 _SPACE = " \t\r\n"
 
@@ -54,7 +54,7 @@ def json_lines(document: Document) -> Iterator[tuple[int, Any]]:
         RecordError: A line is no JSON.
         ValueError: The text is not UTF-8.
     """
-    for number, line in enumerate(_lines(texts(document)), 1):
+    for number, line in enumerate(lines(texts(document)), 1):
         if line.strip():
             try:
                 yield number, json.loads(line)
@@ -138,8 +138,8 @@ class _Reader:
                 if not self._more(len(self.buffer) - self.place):
                     self._fail(f"{what} is cut short or not valid JSON: {error.msg}", error)
                 continue
-            # A number at the end of what was read may go on.
-            if stop < len(self.buffer) or not self._more():
+            # A number may go on behind what was read, as in "12." of "12.5" or "1e+" of "1e+5".
+            if len(self.buffer) - stop > 2 or not self._more():
                 self.place = stop
                 return value
 
@@ -187,7 +187,7 @@ def _with_end(pieces: Iterable[bytes]) -> Iterator[bytes]:
     yield b""
 
 
-def _lines(parts: Iterable[str]) -> Iterator[str]:
+def lines(parts: Iterable[str]) -> Iterator[str]:
     """Cut a text at line feeds alone: JSON may hold other signs that Python takes for line ends."""
     rest = ""
     for part in parts:

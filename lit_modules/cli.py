@@ -1,4 +1,4 @@
-"""The command line: `sparse-patterns fit|validate|test|predict|generate|make-long|...`.
+"""The command line: `sparse-patterns fit|validate|test|predict|evaluate|generate|...`.
 
 The one place where data sets and models meet. Nothing heavy is imported before it is known what is
 wanted, so that help comes at once.
@@ -23,6 +23,7 @@ TRAINER_COMMANDS = {
     "predict": "run a checkpoint's predictions over a data set",
 }
 OTHER_COMMANDS = {
+    "evaluate": "score a file of predictions against a data set",
     "generate": "continue a prompt with a trained language model",
     "make-long": "turn a pretrained encoder into one for long texts",
     "export": "turn a checkpoint of an encoder into a folder that transformers loads",
@@ -75,6 +76,11 @@ def _run(words: list[str], debug: bool) -> int:
         from lit_modules.commands.train import train
 
         return train(command, rest, datamodules.registry, debug)
+    if command == "evaluate":
+        import datamodules.registry
+        from lit_modules.commands.evaluate import evaluate
+
+        return evaluate(rest, datamodules.registry)
     if command == "generate":
         from lit_modules.commands.generate import generate
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 
-__all__ = ["configure_adamw", "learning_rate_factor", "parameter_groups"]
+__all__ = ["configure_adamw", "learning_rate_factor", "parameter_groups", "put_on_step"]
 
 
 def parameter_groups(
@@ -58,6 +59,8 @@ def configure_adamw(
     weight_decay: float = 0.01,
     betas: tuple[float, float] = (0.9, 0.95),
     eps: float = 1e-8,
+    rates: Mapping[str, float] | None = None,
+    factor: Callable[[int], float] | None = None,
 ) -> dict[str, Any]:
     """Make optimizer and scheduler in the form `configure_optimizers` returns.
 
@@ -70,18 +73,50 @@ def configure_adamw(
         weight_decay: Decoupled decay of the matrices.
         betas: Decay of the running means of gradient and squared gradient.
         eps: Added to the root of the squared gradient.
+        rates: Peak rates of parts of the module, by the names of its children; all others have
+            `learning_rate`.
+        factor: What the rates are multiplied by at an optimizer step; by default what the stages
+            say.
 
     Raises:
         ValueError: A number is out of range, or the module has nothing to train.
     """
+    rates = dict(rates or {})
     if not learning_rate > 0:
         raise ValueError(f"learning_rate must be > 0, got {learning_rate}")
+    for name, rate in rates.items():
+        if not rate > 0:
+            raise ValueError(f"the learning rate of {name} must be > 0, got {rate}")
     if not weight_decay >= 0:
         raise ValueError(f"weight_decay must be >= 0, got {weight_decay}")
-    groups = parameter_groups(module.parameters(), weight_decay)
+    parts: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            rate = rates.get(name.partition(".")[0], learning_rate)
+            parts.setdefault(rate, []).append(parameter)
+    groups = [
+        {**group, "lr": rate}
+        for rate, parameters in (parts or {learning_rate: []}).items()
+        for group in parameter_groups(parameters, weight_decay)
+    ]
     optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=eps)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor(module))
+    scheduler = LambdaLR(optimizer, factor or learning_rate_factor(module))
     return {
         "optimizer": optimizer,
         "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "learning_rate"},
     }
+
+
+def put_on_step(trainer: Trainer) -> None:
+    """Set the schedulers to the optimizer step of the run, and the rates to those of that step."""
+    for config in trainer.lr_scheduler_configs:
+        scheduler = config.scheduler
+        if isinstance(scheduler, LambdaLR):
+            scheduler.last_epoch = trainer.global_step
+            rates = [
+                base * function(trainer.global_step)
+                for base, function in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+            ]
+            for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
+            scheduler._last_lr = rates

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,16 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-__all__ = ["WritePredictions"]
+__all__ = ["WritePredictions", "read_rows"]
 
 
 class WritePredictions(Callback):
     """Writes what `predict_step` returns to `predictions.jsonl` in the run folder.
 
-    Token ids become text through the data set's `decode`. Several processes write a file each.
+    Token ids become text through the data set's `decode`. Several processes write a file each. From
+    the predictions of a task, which are mappings, the data set then makes its official submission
+    file with `submission(predictions)`, where it has one: `submission.json`, `.jsonl` or `.txt`,
+    as its content is.
 
     Args:
         folder: The run folder.
@@ -25,9 +29,10 @@ class WritePredictions(Callback):
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
 
-    def _file(self, trainer: Trainer) -> Path:
-        rank = f"-{trainer.global_rank}" if trainer.world_size > 1 else ""
-        return self.folder / f"predictions{rank}.jsonl"
+    def _file(self, trainer: Trainer, rank: int | None = None) -> Path:
+        rank = trainer.global_rank if rank is None else rank
+        suffix = f"-{rank}" if trainer.world_size > 1 else ""
+        return self.folder / f"predictions{suffix}.jsonl"
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start an empty file."""
@@ -41,12 +46,58 @@ class WritePredictions(Callback):
         decode = getattr(trainer.datamodule, "decode", None)  # type: ignore[attr-defined]
         with open(self._file(trainer), "a", encoding="utf-8") as file:
             for row in outputs:
-                plain = row.tolist() if isinstance(row, Tensor) else row
-                tokens = isinstance(row, Tensor) and row.dtype == torch.int64 and row.ndim == 1
-                record = {"text": decode(plain)} if tokens and decode else {"prediction": plain}
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+                file.write(json.dumps(_record(row, decode), ensure_ascii=False) + "\n")
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say where they are."""
-        if trainer.is_global_zero:
-            print(f"Predictions: {self._file(trainer)}")
+        """Make the submission file, and say where the files are."""
+        trainer.strategy.barrier()
+        if not trainer.is_global_zero:
+            return
+        files = [self._file(trainer, rank) for rank in range(trainer.world_size)]
+        print(f"Predictions: {', '.join(map(str, files))}")
+        made = getattr(trainer.datamodule, "submission", None)  # type: ignore[attr-defined]
+        if made is None:
+            return
+        try:
+            content = made([row for file in files for row in read_rows(file)])
+        except NotImplementedError:
+            return
+        target = self.folder / f"submission{_suffix(content)}"
+        target.write_text(content, encoding="utf-8")
+        print(f"Submission: {target}")
+
+
+def read_rows(file: Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a file of JSON lines.
+
+    Raises:
+        ValueError: A line is no object.
+    """
+    with open(file, encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            if not isinstance(row, dict):
+                raise ValueError(f"{file}, line {number}: expected a JSON object, got {line:.60}")
+            yield row
+
+
+def _record(row: Any, decode: Any) -> dict[str, Any]:
+    if isinstance(row, dict):
+        return row
+    plain = row.tolist() if isinstance(row, Tensor) else row
+    tokens = isinstance(row, Tensor) and row.dtype == torch.int64 and row.ndim == 1
+    return {"text": decode(plain)} if tokens and decode else {"prediction": plain}
+
+
+def _suffix(content: str) -> str:
+    """Return what a file of this content is called behind the dot."""
+    for suffix, parts in ((".json", [content]), (".jsonl", content.splitlines())):
+        try:
+            if all(isinstance(json.loads(part), dict) for part in parts):
+                return suffix
+        except ValueError:
+            continue
+    return ".txt"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch.optim.lr_scheduler import LambdaLR
 
 from lit_modules.callbacks.checkpoints import is_dry
+from lit_modules.optimization import put_on_step
 from lit_modules.stages import Decay, Doubling, Position, Stage, StageTable, table
 
 __all__ = ["Stages", "table_of"]
@@ -109,19 +109,8 @@ class Stages(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the scheduler on the step of the optimizer: an exception may have parted them."""
-        if self._limit is None:
-            return
-        for config in trainer.lr_scheduler_configs:
-            scheduler = config.scheduler
-            if isinstance(scheduler, LambdaLR):
-                scheduler.last_epoch = trainer.global_step
-                rates = [
-                    base * function(trainer.global_step)
-                    for base, function in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
-                ]
-                for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
-                    group["lr"] = rate
-                scheduler._last_lr = rates
+        if self._limit is not None:
+            put_on_step(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give the model the windows of the stage whose batches come next."""

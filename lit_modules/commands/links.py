@@ -16,7 +16,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from lit_modules.commands.short_names import expand
+from lit_modules.commands.short_names import MODELS, expand
 
 __all__ = ["FromDataError", "model_path", "names_from_data", "taken"]
 
@@ -50,14 +50,23 @@ def model_path(words: Sequence[str], datasets: Any, default: str) -> str:
     Args:
         words: The command line, short names written out.
         datasets: What finds a data set by name.
-        default: The class path where none is named.
+        default: The class path where none is named, and the data set has no `task` that has one.
     """
-    found = default
+    found = _named(words, datasets, "model")
+    if found is not None:
+        return found
+    data = _imported(_named(words, datasets, "data") or "")
+    return MODELS.get(str(getattr(data, "task", "")), default)
+
+
+def _named(words: Sequence[str], datasets: Any, part: str) -> str | None:
+    """Return the class path that is named last for `part`, "model" or "data"."""
+    found = None
     for option, value in _options(words):
-        if option in ("--model", "--model.class_path") and "{" not in value:
+        if option in (f"--{part}", f"--{part}.class_path") and "{" not in value:
             found = value
         elif option in ("--config", "-c"):
-            found = _path_in(value, datasets) or found
+            found = _path_in(value, datasets, part) or found
     return found
 
 
@@ -66,16 +75,22 @@ def names_from_data(path: str) -> tuple[type | None, tuple[str, ...]]:
 
     The parser reports a class that cannot be imported.
     """
-    module, _, name = path.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError):
+    found = _imported(path)
+    if found is None:
         return None, ()
     declared = getattr(found, "from_data", None)
     if declared is not None:
         return found, tuple(declared)
     arguments = inspect.signature(found).parameters
     return found, tuple(name for name in _USUAL if name in arguments)
+
+
+def _imported(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        return None
 
 
 def taken(name: str, model: type | None) -> Callable[[Any], Any]:
@@ -109,8 +124,8 @@ def _options(words: Sequence[str]) -> Iterator[tuple[str, str]]:
         yield option, value if equals else after
 
 
-def _path_in(config: str, datasets: Any) -> str | None:
-    """Return the class path of the model in a configuration; its faults are the parser's to say."""
+def _path_in(config: str, datasets: Any, part: str) -> str | None:
+    """Return the class path of a part of a configuration; its faults are the parser's to say."""
     from omegaconf import OmegaConf
 
     if not config:
@@ -118,8 +133,7 @@ def _path_in(config: str, datasets: Any) -> str | None:
     try:
         text = Path(config).read_text(encoding="utf-8") if Path(config).is_file() else config
         content = OmegaConf.to_container(OmegaConf.create(text))
-        model = expand({"model": content["model"]}, datasets)["model"]
-        path = model["class_path"]
+        path = expand({part: content[part]}, datasets)[part]["class_path"]
     except Exception:
         return None
     return str(path)

@@ -120,7 +120,7 @@ def attach(
         settings: The `run` part of the configuration.
         trainer: The arguments of the trainer; changed in place.
         model: The model; its attribute `monitor` names the validation metric that is best when
-            lowest.
+            lowest, or highest if its `monitor_mode` is "max".
         data: `class_path` and `init_args` of the data set.
         command: fit, validate, test or predict.
     """
@@ -136,7 +136,8 @@ def attach(
     if trainer.get("enable_checkpointing") is not False and not dry:
         folder = run / "checkpoints"
         # Lightning takes "best" from the first of them.
-        callbacks.append(best_checkpoint(folder, getattr(model, "monitor", "val/loss")))
+        monitor = getattr(model, "monitor", "val/loss")
+        callbacks.append(best_checkpoint(folder, monitor, getattr(model, "monitor_mode", "min")))
         callbacks.append(LastCheckpoint(folder, settings.save_every))
     trainer["callbacks"] = [*_listed(trainer.get("callbacks")), *callbacks]
     trainer["plugins"] = [*_listed(trainer.get("plugins")), AtomicCheckpointIO()]

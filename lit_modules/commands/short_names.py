@@ -17,8 +17,16 @@ __all__ = ["MODELS", "expand", "expand_words", "read_pattern"]
 MODELS = {
     "language-model": "lit_modules.language_model.LanguageModel",
     "masked-language-model": "lit_modules.masked_language_model.MaskedLanguageModel",
+    "classification": "lit_modules.classification.Classification",
+    "extractive-qa": "lit_modules.extractive_qa.ExtractiveQA",
+    "candidate-choice": "lit_modules.candidate_choice.CandidateChoice",
+    "multihop-qa": "lit_modules.multihop_qa.MultihopQA",
+    "coreference": "lit_modules.coreference.Coreference",
 }
-"""Models by short name; any other model is given by its import path."""
+"""Models by short name; any other model is given by its import path.
+
+The model of a data set with an attribute `task` of the same name, where no other is named.
+"""
 
 _OWN_KEYS = ("class_path", "init_args", "dict_kwargs")
 _INTERPOLATION = re.compile(r"\$\{\s*(data|model)\.([A-Za-z_]\w*)")

@@ -52,6 +52,8 @@ LAZY = {
     "omegaconf": ["sparse_patterns/codec.py"],
     "transformers": ["sparse_patterns/huggingface.py", "lit_modules/weights.py"],
     "safetensors": ["lit_modules/pretrained/files.py"],
+    "pyarrow": ["datamodules/tables.py"],
+    "scipy": ["lit_modules/metrics/coref.py"],
     "tokenizers": ["datamodules/tokenization.py", "datamodules/tokenizer_files.py"],
     "tensorboard": [],
 }

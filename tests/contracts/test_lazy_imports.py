@@ -16,7 +16,16 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parents[2]
-OPTIONAL = {"matplotlib", "safetensors", "tensorboard", "tokenizers", "transformers", "xformers"}
+OPTIONAL = {
+    "matplotlib",
+    "pyarrow",
+    "safetensors",
+    "scipy",
+    "tensorboard",
+    "tokenizers",
+    "transformers",
+    "xformers",
+}
 
 # What each package rests on. Lightning and torchmetrics load some optional libraries themselves,
 # so only what comes on top is a package's own doing.

@@ -1,12 +1,20 @@
 """Data sets are found by name, also through the package, and another package can add one."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 import datamodules
 
+ROOT = Path(__file__).parents[2]
+
 
 def test_the_names() -> None:
     expected = {"text8", "enwik8", "text-files", "standard-library", "recall"}
+    expected |= {"wikihop", "triviaqa", "squad", "hotpotqa", "far-choice"}
     assert expected <= set(datamodules.names())
 
 
@@ -26,13 +34,102 @@ def test_an_unknown_data_set_is_refused_with_a_suggestion() -> None:
         datamodules.get("enwik8", seqence_length=3)
 
 
-@pytest.mark.parametrize("name", ["text8", "enwik8", "text-files", "standard-library", "recall"])
+@pytest.mark.parametrize("name", [n for n in datamodules.names() if "-of-the-tests" not in n])
 def test_every_field_is_documented_for_the_command_line(name: str) -> None:
     from jsonargparse import ArgumentParser
 
     record = datamodules.describe(name)
     parser = ArgumentParser()
     added = parser.add_class_arguments(record.factory, "data")
-    assert {key.removeprefix("data.") for key in added} == {f.name for f in record.fields}
+    # A class may settle fields of its base, which the command line then does not take.
+    settled = {"max_length", "long", "overlap", "max_chunks"} if name == "ontonotes" else set()
+    expected = {f.name for f in record.fields} - settled
+    assert {key.removeprefix("data.") for key in added} == expected
     helps = {action.dest: action.help for action in parser._actions if action.dest in added}
     assert [dest for dest, text in helps.items() if not text] == []
+
+
+TASK = '''
+from datamodules import TaskData, global_tokens, register
+from datamodules.records import Record
+from datamodules.task_rows import Example
+
+
+@global_tokens.register("every-token")
+def every_token():
+    """All tokens."""
+    return lambda roles: roles >= 0
+
+
+@register("mine")
+class Mine(TaskData):
+    """A task of another package."""
+
+    task = "classification"
+    global_rule = "every-token"
+
+    def read(self, document, split):
+        yield Record("one", str(document))
+
+    def encode(self, record, split):
+        rows, notes = self.rows(record, self.first(), self.pieces("a b"), self.separator())
+        return Example(record.id, rows, {}, notes)
+
+    def labels(self, examples):
+        return {}
+'''
+
+
+USE = """
+import datamodules, my_task
+
+(batch,) = datamodules.get("mine", val="a.txt", cache_dir="cache").val_dataloader()
+print(batch["ids"], batch["global_mask"].tolist())
+"""
+
+
+def command(folder: Path, *words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "lit_modules.cli", *words],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder / 'installed'}"},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_task_of_a_users_script_has_a_name(tmp_path: Path) -> None:
+    (tmp_path / "my_task.py").write_text(TASK)
+    shown = command(tmp_path, "data", "describe", "mine", "--import", "my_task")
+    assert "A task of another package." in shown
+    (tmp_path / "a.txt").write_text("text")
+    found = subprocess.run(
+        [sys.executable, "-c", USE],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert found.stdout == "['one'] [[True, True, True, True]]\n", found.stderr
+    for field in ("path", "tokenizer", "max_length", "global_tokens", "batch_size"):
+        assert f"\n  {field}: " in shown
+
+
+@pytest.mark.slow
+def test_a_task_of_an_installed_package_has_a_name(tmp_path: Path) -> None:
+    information = tmp_path / "installed" / "theirs-1.0.dist-info"
+    information.mkdir(parents=True)
+    (information.parent / "their_task.py").write_text(TASK.replace('@register("mine")\n', ""))
+    (information / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: their-package\nVersion: 1\n"
+    )
+    (information / "entry_points.txt").write_text(
+        "[sparse_patterns.datamodules]\ntheirs = their_task:Mine\n"
+    )
+    assert "theirs " in command(tmp_path, "data", "list")
+    assert "their_task.Mine" in command(tmp_path, "data", "describe", "theirs")

@@ -1,0 +1,81 @@
+"""`sparse-patterns evaluate`: score a file of predictions, or an official submission."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse import ActionConfigFile, set_parsing_settings
+from lightning.pytorch import LightningDataModule
+
+from lit_modules.callbacks.report import print_table
+from lit_modules.commands.errors import UsageError
+from lit_modules.commands.short_names import expand_words
+from lit_modules.commands.train import PARSER, Parser
+from lit_modules.evaluation import read_predictions, score
+
+__all__ = ["evaluate"]
+
+# Parts of a training configuration that say nothing about the data set.
+_OTHER_PARTS = ("trainer", "stages", "run", "seed_everything", "ckpt_path", "weights_only")
+
+
+def evaluate(words: Sequence[str], datasets: Any) -> int:
+    """Run the command and return the exit status.
+
+    Args:
+        words: The rest of the command line.
+        datasets: What finds a data set by name.
+    """
+    set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+    Parser.datasets, Parser.classes = datasets, {}
+    parser = _parser()
+    given = parser.parse_args(expand_words(words, datasets))
+    if given.data is None:
+        raise UsageError("evaluate needs a data set: --data NAME or a --config that names one")
+    model = (given.model or {}).get("init_args", {})
+    data = parser.instantiate_classes(given).data
+    figures = score(
+        data,
+        given.split,
+        read_predictions(Path(given.predictions), data),
+        rules=given.rules or model.get("rules", "squad"),
+        no_answer=model.get("no_answer", False) if given.no_answer is None else given.no_answer,
+    )
+    counts = ("records", "missing")
+    print_table(
+        f"{Path(given.predictions).name} on {given.split}",
+        [(n, f"{v:,}" if n in counts else f"{v:.4f}") for n, v in figures.items()],
+    )
+    if given.output is not None:
+        Path(given.output).write_text(json.dumps(figures, indent=2), encoding="utf-8")
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="sparse-patterns evaluate", description=__doc__, **PARSER)
+    parser.add_argument(
+        "--config", action=ActionConfigFile, help="a configuration of a training run, or its data"
+    )
+    parser.add_argument(
+        "--predictions", type=str, required=True, help="predictions.jsonl, or a submission file"
+    )
+    parser.add_argument(
+        "--split", type=Literal["train", "val", "test"], default="val", help="whose answers count"
+    )
+    parser.add_argument(
+        "--rules",
+        type=Literal["squad", "triviaqa"] | None,
+        help="how answers are compared; by default as the configured model says, else squad",
+    )
+    parser.add_argument(
+        "--no_answer", type=bool | None, help="whether a question may have no answer, likewise"
+    )
+    parser.add_argument("--output", type=str | None, help="a JSON file for the figures")
+    parser.add_subclass_arguments(LightningDataModule, "data", required=False)
+    parser.add_argument("--model", type=dict | None, help="of a configuration: rules, no_answer")
+    for part in _OTHER_PARTS:
+        parser.add_argument(f"--{part}", type=Any, help="of a configuration: not used")
+    return parser

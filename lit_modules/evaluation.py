@@ -1,0 +1,203 @@
+"""Predictions in a file, held against the reference answers of a data set."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lit_modules.callbacks.predictions import read_rows
+from lit_modules.metrics import (
+    AnswerScore,
+    CandidateAccuracy,
+    CoreferenceScore,
+    HotpotScore,
+    classification_metrics,
+)
+
+__all__ = ["TASKS", "read_predictions", "score"]
+
+Rows = dict[str, Mapping[str, Any]]
+"""Predictions by id: what `predict_step` returns for each."""
+
+
+def read_predictions(file: Path, data: Any) -> Rows:
+    """Read `predictions.jsonl` as `predict` writes it, or the official submission file.
+
+    Args:
+        file: The predictions.
+        data: The data set; it has `task`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file has none of the formats of the task, or an id is there twice.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"--predictions {file}: no such file")
+    text = file.read_text(encoding="utf-8")
+    try:
+        whole = json.loads(text)
+    except ValueError:
+        whole = None
+    if isinstance(whole, dict) and "id" not in whole:
+        return _submitted(whole, str(file))
+    if text.lstrip().startswith("{"):
+        rows = list(read_rows(file))
+        if data.task == "extractive-qa":
+            # Of several documents of a question one is chosen, as the data set does it.
+            return _submitted(json.loads(data.submission(rows)), str(file))
+        return _by_id(rows, str(file))
+    if data.task == "coreference":
+        # A response file has the form of a key: the data set reads it.
+        read = type(data)(val=str(file)).references("val")
+        return {id_: {"id": id_, "clusters": clusters} for id_, clusters in read}
+    if data.task == "classification":
+        return _by_id(_labels(text), str(file))
+    raise ValueError(f"--predictions {file}: neither JSON nor lines of JSON: {text:.60}")
+
+
+def score(
+    data: Any, split: str, found: Rows, *, rules: str = "squad", no_answer: bool = False
+) -> dict[str, float]:
+    """Return the figures of predictions, and how many records have none.
+
+    A record without a prediction counts as wrong; in classification, where there is no wrong class
+    to count, it is an error.
+
+    Args:
+        data: The data set; it has `task` and `references(split)`.
+        split: Which records the predictions are for.
+        found: Predictions by id.
+        rules: How answers of extractive question answering are compared: squad or triviaqa.
+        no_answer: Whether a question may have no answer.
+
+    Raises:
+        ValueError: The task has no evaluation here, the split has no reference answers, or a
+            prediction belongs to no record.
+    """
+    task = getattr(data, "task", None)
+    if task not in TASKS:
+        raise ValueError(
+            f"{type(data).__name__} has the task {task!r}; evaluated are {', '.join(TASKS)}"
+        )
+    gold = dict(data.references(split))
+    if not gold:
+        raise ValueError(f"the {split} split of {type(data).__name__} tells no answers")
+    for id_ in found:
+        if id_ not in gold:
+            raise ValueError(
+                f"the prediction for {id_!r} belongs to no record of the {split} split"
+            )
+    missing = [id_ for id_ in gold if id_ not in found]
+    if missing and task == "classification":
+        raise ValueError(f"there is no prediction for {missing[0]!r} ({len(missing)} are missing)")
+    if task == "extractive-qa":
+        figures = _answers(found, gold, rules, no_answer)
+    else:
+        figures = TASKS[task](found, gold, data)
+    return {**figures, "records": len(gold), "missing": len(missing)}
+
+
+def _classes(found: Rows, gold: Mapping[str, int], data: Any) -> dict[str, float]:
+    numbers = {name: number for number, name in enumerate(getattr(data, "class_names", ()))}
+    chosen = []
+    for id_ in gold:
+        label = found[id_]["label"]
+        number = numbers.get(str(label), label) if not isinstance(label, int) else label
+        if not isinstance(number, int) or not 0 <= number < data.classes:
+            raise ValueError(f"label of {id_!r} must be one of {list(numbers)}, got {label!r}")
+        chosen.append(number)
+    metrics = classification_metrics(data.classes)
+    for metric in metrics.values():
+        metric.update(torch.tensor(chosen), torch.tensor(list(gold.values())))
+    return {name: float(metric.compute()) for name, metric in metrics.items()}
+
+
+def _candidates(found: Rows, gold: Mapping[str, str], data: Any) -> dict[str, float]:
+    metric = CandidateAccuracy()
+    right = [int(id_ in found and found[id_]["answer"] == answer) for id_, answer in gold.items()]
+    metric.update(torch.tensor(right), torch.ones(len(right), dtype=torch.int64))
+    return {"accuracy": float(metric.compute())}
+
+
+def _answers(
+    found: Rows, gold: Mapping[str, list[str]], rules: Any, no_answer: bool
+) -> dict[str, float]:
+    metric = AnswerScore(rules, no_answer=no_answer)
+    said = [found[id_]["answer"] if id_ in found else None for id_ in gold]
+    metric.update(said, list(gold.values()))
+    return _plain(metric.compute())
+
+
+def _multihop(found: Rows, gold: Mapping[str, Mapping[str, Any]], data: Any) -> dict[str, float]:
+    metric = HotpotScore()
+    metric.update(
+        [found.get(id_, {}).get("answer") for id_ in gold],
+        [found.get(id_, {}).get("supporting_facts") for id_ in gold],
+        [one["answer"] for one in gold.values()],
+        [one["supporting_facts"] for one in gold.values()],
+    )
+    return _plain(metric.compute())
+
+
+def _clusters(found: Rows, gold: Mapping[str, Any], data: Any) -> dict[str, float]:
+    metric = CoreferenceScore()
+    for id_, clusters in gold.items():
+        metric.update(found.get(id_, {"clusters": []})["clusters"], clusters)
+    return _plain(metric.compute())
+
+
+TASKS: dict[str, Callable[[Rows, Any, Any], dict[str, float]]] = {
+    "classification": _classes,
+    "candidate-choice": _candidates,
+    "extractive-qa": lambda found, gold, data: _answers(found, gold, "squad", False),
+    "multihop-qa": _multihop,
+    "coreference": _clusters,
+}
+"""What scores predictions, by task."""
+
+
+def _plain(figures: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in figures.items()}
+
+
+def _submitted(whole: Mapping[str, Any], source: str) -> Rows:
+    """Read {id: answer}, or {"answer": {id: ...}, "sp": {id: ...}}."""
+    if set(whole) == {"answer", "sp"} and isinstance(whole["answer"], dict):
+        ids = [*whole["answer"], *(id_ for id_ in whole["sp"] if id_ not in whole["answer"])]
+        return {
+            id_: {"answer": whole["answer"].get(id_), "supporting_facts": whole["sp"].get(id_)}
+            for id_ in ids
+        }
+    for id_, answer in whole.items():
+        if not isinstance(answer, str):
+            raise ValueError(f"{source}: the answer to {id_!r} must be a text, got {answer!r:.60}")
+    return {id_: {"answer": answer} for id_, answer in whole.items()}
+
+
+def _labels(text: str) -> Iterable[dict[str, Any]]:
+    """Read a table with id and label, or lines `id label confidence`."""
+    lines = text.splitlines()
+    if lines and {"id", "label"} <= set(lines[0].split(",")):
+        yield from csv.DictReader(lines)
+        return
+    for line in lines:
+        words = line.split()
+        if words:
+            yield {"id": words[0], "label": words[1] if len(words) > 1 else None}
+
+
+def _by_id(rows: Iterable[Mapping[str, Any]], source: str) -> Rows:
+    found: Rows = {}
+    for row in rows:
+        if "id" not in row:
+            raise ValueError(f"{source}: a prediction has no id: {json.dumps(row):.60}")
+        id_ = str(row["id"])
+        if id_ in found:
+            raise ValueError(f"{source}: {id_!r} is predicted twice")
+        found[id_] = row
+    return found

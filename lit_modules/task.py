@@ -1,0 +1,286 @@
+"""What the task models share: the encoder below, training, metrics, predictions, checkpoints."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, Metric
+
+import sparse_patterns as sp
+from lit_modules.distributed import sum_over_processes, world_size
+from lit_modules.nn.backbone import (
+    SCRATCH,
+    EncoderSettings,
+    build_encoder,
+    reads_global_mask,
+)
+from lit_modules.nn.encoder import Encoder
+from lit_modules.nn.heads import draw
+from lit_modules.optimization import configure_adamw, put_on_step
+from lit_modules.pretrained.heads import load_head
+from lit_modules.schedule import Decay, schedule
+
+__all__ = ["Batch", "TaskModule"]
+
+Batch = Mapping[str, Any]
+"""A batch of a task: see `datamodules.batch`."""
+
+
+class TaskModule(LightningModule):
+    """A head on the encoder. A task of your own is a subclass with six methods.
+
+    `build_head` makes the layers, `head` turns the encoder's tokens into scores, `losses` holds
+    them against what is right, `decode` makes predictions, `build_metrics` and `update_metrics`
+    measure them. The rest is here.
+
+    A batch is a dict with `input_ids`, `key_mask`, `global_mask` (each `(rows, length)`), `example`
+    (which example a row belongs to; a long example is several rows, all in one batch), `ids` (one
+    for each example), and what the task adds. One with `filler` is there only so that all processes
+    have equally many; it is neither scored nor predicted.
+
+    Args:
+        vocabulary_size: Number of token ids.
+        pad_id: Id of padding.
+        encoder: Which encoder: pretrained or fresh, its pattern and its length.
+        pretrained_head: Load the head, too, from the weights at `encoder.path`.
+        learning_rate: Peak learning rate.
+        head_learning_rate: That of the head; `learning_rate` if not given.
+        weight_decay: Decoupled weight decay of matrices.
+        betas: Decay of AdamW's running means of gradient and squared gradient.
+        warmup: Optimizer steps over which the learning rate rises; below 1, the share of the run.
+            Stages, where the run has some, decide instead.
+        decay: How the learning rate falls to nothing until the end of the run: none, linear or
+            cosine. Stages decide instead.
+
+    Attributes:
+        from_data: Arguments that the command line takes from the data set's attributes.
+        monitor: The validation metric by which the best weights are chosen.
+        monitor_mode: Whether the best is the "min" or the "max".
+    """
+
+    from_data: ClassVar[tuple[str, ...]] = ("vocabulary_size", "pad_id")
+    monitor: ClassVar[str] = "val/loss"
+    monitor_mode: ClassVar[str] = "min"
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        pad_id: int = 1,
+        encoder: EncoderSettings = SCRATCH,
+        pretrained_head: bool = False,
+        learning_rate: float = 3e-5,
+        head_learning_rate: float | None = None,
+        weight_decay: float = 0.01,
+        betas: tuple[float, float] = (0.9, 0.999),
+        warmup: float = 0.1,
+        decay: Decay = "linear",
+    ) -> None:
+        super().__init__()
+        self.settings = EncoderSettings.of(encoder)
+        if pretrained_head and self.settings.path is None:
+            raise ValueError("pretrained_head needs the path of weights in encoder.path, got none")
+        # Only plain data in a checkpoint, so that it loads without running code.
+        self.save_hyperparameters(ignore=["encoder"])
+        self.save_hyperparameters({"encoder": self.settings.plain(), "betas": list(betas)})
+        self.encoder: Encoder | None = None
+        self.metrics = nn.ModuleDict()
+        self._warned = False
+
+    # ---------------------------------------------------------------- what a task fills in
+
+    @abstractmethod
+    def build_head(self, width: int, dropout: float) -> None:
+        """Make the layers of the head as attributes.
+
+        Args:
+            width: Features of the encoder's tokens.
+            dropout: The encoder's dropout.
+        """
+
+    @abstractmethod
+    def head(self, hidden: Tensor, batch: Batch) -> Any:
+        """Return the scores of a batch from the encoder's tokens `(rows, length, width)`."""
+
+    @abstractmethod
+    def losses(self, scores: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the loss of each example `(examples,)`, and which count, bool `(examples,)`."""
+
+    @abstractmethod
+    def decode(self, scores: Any, batch: Batch) -> list[dict[str, Any]]:
+        """Return one prediction for each example: plain data, with at least `id`."""
+
+    @abstractmethod
+    def build_metrics(self) -> dict[str, Metric]:
+        """Return fresh metrics by name; one whose `compute` gives a dict has a name for each."""
+
+    @abstractmethod
+    def update_metrics(
+        self,
+        metrics: dict[str, Metric],
+        scores: Any,
+        predictions: list[dict[str, Any]],
+        batch: Batch,
+    ) -> None:
+        """Add a batch to the metrics."""
+
+    # ---------------------------------------------------------------- the network
+
+    def configure_model(self) -> None:
+        """Build encoder and head, where nothing has built them yet."""
+        # Where the pretrained weights are gone, a checkpoint may still bring all that is needed.
+        if not self.settings.absent:
+            self._build()
+
+    def _build(self) -> None:
+        if self.encoder is not None:
+            return
+        h = self.hparams
+        encoder = build_encoder(
+            self.settings, vocabulary_size=h["vocabulary_size"], pad_id=h["pad_id"]
+        )
+        if encoder.pooler is not None:
+            # Tasks read tokens. What no loss reaches would stop training on several processes.
+            encoder.pooler = None
+            encoder.config = encoder.config.replace(pooler=False)
+        self.encoder = encoder
+        before = set(self._modules)
+        self.build_head(encoder.config.width, encoder.config.dropout)
+        self._heads = [name for name in self._modules if name not in before]
+        for name in self._heads:
+            self.draw_head(self.get_submodule(name), encoder.config.init_std)
+        if h["pretrained_head"] and self.settings.architecture is None:
+            loaded = load_head(self, self._heads, str(self.settings.path))
+            rank_zero_only(print)(f"head       {len(loaded)} tensors from {self.settings.path}")
+        for part in ("val", "test"):
+            metrics = {"loss": MeanMetric(), **self.build_metrics()}
+            self.metrics[part] = nn.ModuleDict(metrics)
+        if self.settings.architecture is None and self.settings.path is not None:
+            rank_zero_only(print)(encoder.report)
+        self.settings = self.settings.built(encoder)
+
+    def draw_head(self, module: nn.Module, std: float) -> None:
+        """Draw the fresh weights of a part of the head; as BERT does, unless a task overrides."""
+        draw(module, std)
+
+    def encode(self, batch: Batch) -> Tensor:
+        """Return the encoder's tokens `(rows, length, width)`.
+
+        Global marks go to a pattern that reads them; to any other they mean nothing.
+        """
+        self._build()
+        assert self.encoder is not None
+        marks = batch.get("global_mask")
+        if marks is not None and not reads_global_mask(self.encoder):
+            if not self._warned and self.encoder.config.spec != sp.Full() and bool(marks.any()):
+                self._warned = True
+                rank_zero_warn(
+                    "the data set marks global tokens, but the pattern has no BatchGlobal() to "
+                    f"read them: {self.encoder.config.pattern!r}"
+                )
+            marks = None
+        out: Tensor = self.encoder(batch["input_ids"], batch.get("key_mask"), marks).hidden
+        return out
+
+    def forward(self, batch: Batch) -> Any:
+        """Return the scores of a batch."""
+        return self.head(self.encode(batch), batch)
+
+    # ---------------------------------------------------------------- steps
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the mean loss of the examples of all processes, in nats."""
+        losses, counts = self.losses(self(batch), batch)
+        total, count = losses[counts].sum(), counts.sum()
+        sums = sum_over_processes(torch.stack((total.detach().float(), count.float())))
+        every = sums[1].clamp(min=1)
+        self.log("train/loss", sums[0] / every, prog_bar=True, batch_size=len(batch["ids"]))
+        # Gradients are averaged over processes: weighted by examples, that is the mean over all.
+        loss: Tensor = total * world_size() / every
+        return loss
+
+    def _metrics(self, part: str) -> dict[str, Metric]:
+        return cast(dict[str, Metric], dict(cast(nn.ModuleDict, self.metrics[part]).items()))
+
+    def _evaluate(self, batch: Batch, part: str) -> None:
+        metrics = self._metrics(part)
+        scores = self(batch)
+        if batch.get("filler"):
+            return
+        losses, counts = self.losses(scores, batch)
+        metrics.pop("loss").update(losses[counts].float(), 1.0)
+        self.update_metrics(metrics, scores, self.decode(scores, batch), batch)
+
+    def _log_metrics(self, part: str) -> None:
+        for name, metric in self._metrics(part).items():
+            updates = torch.tensor(float(metric.update_count), device=self.device)
+            if sum_over_processes(updates) == 0:
+                continue
+            value = metric.compute()
+            named = value if isinstance(value, dict) else {name: value}
+            for key, figure in named.items():
+                self.log(f"{part}/{key}", torch.as_tensor(figure).float(), prog_bar=True)
+            metric.reset()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add a batch to the validation metrics."""
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add a batch to the test metrics."""
+        self._evaluate(batch, "test")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation metrics over all processes."""
+        self._log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test metrics over all processes."""
+        self._log_metrics("test")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
+        """Return one prediction for each example: plain data, with at least `id`."""
+        scores = self(batch)
+        return [] if batch.get("filler") else self.decode(scores, batch)
+
+    # ---------------------------------------------------------------- optimizer and checkpoints
+
+    def configure_optimizers(self) -> Any:
+        """Return AdamW, with the rates of encoder and head.
+
+        Raises:
+            FileNotFoundError: There is nothing at the path of the pretrained weights.
+        """
+        self._build()
+        h = self.hparams
+        head = h["head_learning_rate"]
+        return configure_adamw(
+            self,
+            learning_rate=h["learning_rate"],
+            weight_decay=h["weight_decay"],
+            betas=tuple(h["betas"]),
+            rates={} if head is None else dict.fromkeys(self._heads, head),
+            factor=schedule(self, h["warmup"], h["decay"]),
+        )
+
+    def on_train_start(self) -> None:
+        """Set the learning rate, now that the batches of an epoch are counted."""
+        put_on_step(self.trainer)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save what the encoder is made of, so that the checkpoint is enough to build it."""
+        checkpoint["hyper_parameters"]["encoder"] = self.settings.plain()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Build what the checkpoint fills, where nothing has built it yet."""
+        if self.encoder is None:
+            saved = checkpoint["hyper_parameters"]["encoder"]
+            self.settings = EncoderSettings.of(
+                {**self.settings.plain(), "architecture": saved["architecture"]}
+            )
+            self._build()

@@ -1,0 +1,256 @@
+"""Every task on one base: oracle heads, overfitting, rates, checkpoints, processes."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from lit_modules.callbacks.stages import Stages
+from lit_modules.classification import Classification
+from lit_modules.nn.backbone import EncoderSettings
+from lit_modules.nn.encoder import Encoder, EncoderConfig
+from lit_modules.stages import Stage
+from lit_modules.task import TaskModule
+from lit_modules.weights import save_encoder
+from tests.lit_modules.task_batches import (
+    BATCHES,
+    COMMON,
+    ENCODER,
+    PAD,
+    VOCABULARY,
+    TaskData,
+    eight,
+    knows,
+    model_of,
+)
+
+TASKS = sorted(BATCHES)
+
+
+def trainer(**given: Any) -> Trainer:
+    return Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        gradient_clip_val=1.0,
+        **given,
+    )
+
+
+def figures_of(model: TaskModule, data: TaskData) -> dict[str, float]:
+    (found,) = trainer().test(model, datamodule=data, verbose=False)
+    return dict(found)
+
+
+def perfect(task: str, figures: dict[str, float]) -> bool:
+    wanted = {
+        "classification": ["accuracy", "f1", "macro_f1"],
+        "candidate-choice": ["accuracy"],
+        "extractive-qa": ["exact_match", "f1"],
+        "multihop-qa": ["answer_exact_match", "support_exact_match", "joint_exact_match"],
+        "coreference": ["muc_f1", "b_cubed_f1", "ceaf_phi4_f1", "average_f1"],
+    }
+    return all(figures[f"test/{name}"] == 1.0 for name in wanted[task])
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_head_that_knows_the_answer_reaches_the_top(
+    task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_of(task, **({"no_answer": True} if task == "extractive-qa" else {}))
+    monkeypatch.setattr(model, "forward", lambda batch: knows(task, batch))
+    figures = figures_of(model, TaskData(eight(task)))
+    assert perfect(task, figures)
+    assert figures["test/loss"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_fresh_head_does_not_know(task: str) -> None:
+    assert not perfect(task, figures_of(model_of(task), TaskData(eight(task))))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+def test_eight_examples_are_learned_by_heart(task: str) -> None:
+    model = model_of(task, learning_rate=1e-3, decay="none")
+    steps = {"candidate-choice": 60, "coreference": 240}.get(task, 150)
+    trainer(max_steps=steps).fit(model, datamodule=TaskData(eight(task) * 20))
+    figures = figures_of(model, TaskData(eight(task)))
+    assert perfect(task, figures), figures
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_parameter_learns_even_without_global_tokens(task: str) -> None:
+    model = model_of(task)
+    model.configure_model()
+    (batch, *_) = eight(task)
+    batch["global_mask"] = torch.zeros_like(batch["global_mask"])
+    losses, counts = model.losses(model(batch), batch)
+    losses[counts].sum().backward()
+    # None, unlike zero, would stop training on several processes.
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_padding_changes_nothing(task: str) -> None:
+    model = model_of(task).eval()
+    (batch, *_) = eight(task)
+    longer = dict(batch)
+    fill = {"input_ids": PAD, "words": -1}
+    for name in ("input_ids", "key_mask", "global_mask", "context_mask", "words"):
+        if name in batch:
+            pad = torch.full((len(batch[name]), 5), fill.get(name, 0), dtype=batch[name].dtype)
+            longer[name] = torch.cat((batch[name], pad), dim=1)
+    found, expected = ([p for p in model.predict_step(b, 0)] for b in (longer, batch))
+    assert json.loads(json.dumps(found)) == approximately(expected)
+
+
+def approximately(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: approximately(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [approximately(item) for item in value]
+    return pytest.approx(value, abs=1e-5) if isinstance(value, float) else value
+
+
+def test_the_rates_of_encoder_and_head_and_their_fall(tmp_path: Path) -> None:
+    model = model_of("classification", learning_rate=1e-3, head_learning_rate=1e-2, warmup=0.25)
+    seen: list[list[float]] = []
+    step = model.training_step
+
+    def noted(*given: Any) -> Any:
+        seen.append([group["lr"] for group in model.optimizers().param_groups])  # type: ignore[union-attr]
+        return step(*given)
+
+    model.training_step = noted  # type: ignore[method-assign]
+    trainer(max_epochs=4).fit(model, datamodule=TaskData(eight("classification")))
+    factors = [1 / 2, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]
+    assert [rates[0] for rates in seen] == pytest.approx([1e-3 * f for f in factors])
+    assert [rates[2] for rates in seen] == pytest.approx([1e-2 * f for f in factors])
+    groups = model.configure_optimizers()["optimizer"].param_groups
+    head = {id(p) for p in model.classifier.parameters()}  # type: ignore[union-attr]
+    for group in groups:
+        assert len({id(p) in head for p in group["params"]}) == 1
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+
+
+def test_a_falling_rate_needs_an_end() -> None:
+    with pytest.raises(ValueError, match="the learning rate follows the length of the run"):
+        trainer(max_epochs=-1).fit(
+            model_of("classification"), datamodule=TaskData(eight("classification"))
+        )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"warmup": -1.0}, "warmup must be >= 0, got -1.0"),
+        ({"decay": "square"}, "decay must be none, linear or cosine, got 'square'"),
+        ({"head_learning_rate": 0.0}, "the learning rate of classifier must be > 0, got 0.0"),
+    ],
+)
+def test_wrong_rates_are_refused(changes: dict[str, Any], message: str) -> None:
+    model = model_of("classification", **changes)
+    with pytest.raises(ValueError, match=message):
+        trainer(max_epochs=1).fit(model, datamodule=TaskData(eight("classification")))
+
+
+def test_a_checkpoint_loads_without_the_pretrained_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "pretrained"
+    config = EncoderConfig(
+        vocabulary_size=50, layers=1, heads=2, width=16, positions=30, pattern="longformer",
+        global_projections=True,
+    )  # fmt: skip
+    save_encoder(Encoder(config), folder)
+    settings = EncoderSettings(path=str(folder))
+    model = model_of("candidate-choice", encoder=settings)
+    data = TaskData(eight("candidate-choice"))
+    run = trainer(max_steps=3)
+    run.fit(model, datamodule=data)
+    run.save_checkpoint(file := tmp_path / "model.ckpt")
+    assert set(torch.load(file, weights_only=True)["hyper_parameters"]["encoder"]) >= {"path"}
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+    expected = model.eval().predict_step(data.batches[0], 0)
+    loaded = type(model).load_from_checkpoint(file, map_location="cpu").eval()
+    assert loaded.predict_step(data.batches[0], 0) == expected
+    # And through a trainer, from the settings that named the folder.
+    again = model_of("candidate-choice", encoder=settings)
+    (found,) = trainer().test(again, datamodule=data, ckpt_path=str(file), verbose=False)
+    assert again.eval().predict_step(data.batches[0], 0) == expected
+    assert math.isfinite(found["test/loss"])
+    fresh = model_of("candidate-choice", encoder=settings)
+    with pytest.raises(FileNotFoundError, match="pretrained: no such file or folder"):
+        trainer(max_steps=1).fit(fresh, datamodule=data)
+
+
+def test_the_loss_is_the_mean_over_the_examples_of_all_processes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two processes with three and one known labels have the gradient of one with four."""
+    model = model_of("classification")
+    (batch, *_) = eight("classification")
+    parts = []
+    for known in ([0, 1, 2], [3]):
+        labels = torch.full((4,), -1)
+        labels[known] = batch["labels"][known]
+        parts.append({**batch, "labels": labels})
+    model.log = lambda *given, **options: None  # type: ignore[method-assign]
+
+    def gradient(made: list[dict[str, Any]]) -> list[torch.Tensor]:
+        model.zero_grad()
+        # Processes average their gradients.
+        (sum(model.training_step(one, 0) for one in made) / len(made)).backward()
+        return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+    together = gradient([batch])
+    monkeypatch.setattr("lit_modules.task.world_size", lambda: 2)
+    monkeypatch.setattr(
+        "lit_modules.task.sum_over_processes", lambda sums: torch.stack((sums[0], sums[1] * 0 + 4))
+    )
+    torch.testing.assert_close(gradient(parts), together)
+
+
+def test_a_batch_that_only_fills_up_is_not_scored() -> None:
+    model, (batch, *_) = model_of("classification"), eight("classification")
+    data = TaskData([batch])
+    alone = figures_of(model, data)
+    data.batches.append({**batch, "labels": batch["labels"].flip(0), "filler": True})
+    assert figures_of(model, data) == alone
+    assert model.predict_step(data.batches[1], 0) == []
+
+
+def test_marks_that_the_pattern_does_not_read_are_told() -> None:
+    local = EncoderSettings(layers=1, heads=2, width=32, pattern={"window": {"around": 8}})
+    model = model_of("classification", encoder=local)
+    (batch, *_) = eight("classification")
+    with pytest.warns(UserWarning, match="marks global tokens, but the pattern has no BatchGlobal"):
+        model(batch)
+    full = model_of("classification", encoder=EncoderSettings(layers=1, heads=2, width=32))
+    full(batch)
+
+
+def test_stages_decide_the_rate_where_there_are_some() -> None:
+    class Staged(TaskData):
+        def set_stage(self, **given: Any) -> None:
+            self.given = given
+
+    model = model_of("classification", learning_rate=1.0, warmup=0.5)
+    stages = Stages([Stage(steps=2, sequence_length=24, learning_rate_scale=0.25)], warmup=0.0)
+    run = trainer(callbacks=[stages], max_epochs=-1)
+    run.fit(model, datamodule=Staged(eight("classification")))
+    assert run.optimizers[0].param_groups[0]["lr"] == 0.25
+
+
+def test_hyper_parameters_are_plain() -> None:
+    model = Classification(**{**COMMON, "encoder": ENCODER, "classes": 3})
+    assert model.hparams["vocabulary_size"] == VOCABULARY
+    assert json.loads(json.dumps(dict(model.hparams)))["encoder"]["window"] == 8
