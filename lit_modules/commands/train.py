@@ -154,6 +154,9 @@ class CommandLine(LightningCLI):
             plain = FromDataError.behind(error)
             if plain is not None:
                 raise plain from None
+            short = without_types(str(error))
+            if isinstance(error, ValueError) and short != str(error):
+                raise ValueError(short) from error
             raise
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:

@@ -93,3 +93,31 @@ def test_a_task_has_the_numbers_of_the_paper(file: Path) -> None:
     }[file.stem]
     found = (trainer["max_epochs"], model["learning_rate"], model["warmup"])
     assert found == (epochs, rate, warmup)
+
+
+def ablations() -> list[str]:
+    """The words of each row of the table of ablations in the docs."""
+    lines = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8").splitlines()
+    rows = [line.split("|")[2] for line in lines if line.startswith("|") and "--trainer" in line]
+    return [row.split("`")[1] for row in rows]
+
+
+def test_the_ablations_are_listed() -> None:
+    assert len(ablations()) == 7
+
+
+@pytest.mark.parametrize("words", ablations())
+def test_an_ablation_trains_a_step(
+    words: str,
+    longformer: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = ROOT / "configs" / "tasks" / "wikihop.yaml"
+    given = [str(longformer) if word in ("LONG", "POSITIONS") else word for word in words.split()]
+    if "--model.encoder.path" not in given:
+        given += ["--model.encoder.path", str(longformer)]
+    fit = ["fit", "--config", str(file), *task_words(file), "--data.cache_dir=cache", *ONE_STEP]
+    assert main([*fit, *given, "--trainer.accumulate_grad_batches=1"]) == 0, capsys.readouterr().err

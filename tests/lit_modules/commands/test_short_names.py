@@ -68,10 +68,7 @@ def test_a_pattern_may_be_a_file(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["--data", "my-txt"], "unknown data set 'my-txt'. Did you mean 'my-text'?"),
-        (
-            ["--model=languge-model"],
-            "unknown model 'languge-model'. Did you mean 'language-model'?",
-        ),
+        (["--model=corefrence"], "unknown model 'corefrence'. Did you mean 'coreference'?"),
     ],
 )
 def test_an_unknown_name_is_refused_with_a_suggestion(words: list[str], message: str) -> None:

@@ -2,7 +2,12 @@ import math
 
 import torch
 
-from lit_modules.nn.coref.clusters import decode_clusters, gold_clusters, marginal_loss
+from lit_modules.nn.coref.clusters import (
+    decode_clusters,
+    gold_clusters,
+    marginal_loss,
+    mention_loss,
+)
 from lit_modules.nn.coref.ranking import Ranking
 
 SPANS = torch.tensor([[0, 1], [2, 2], [4, 5], [6, 6], [8, 9]])
@@ -52,3 +57,12 @@ def test_gold_clusters_are_sorted() -> None:
     assert found == [[(0, 0), (5, 5)], [(1, 2), (3, 3)]]
     nothing = torch.zeros(0, dtype=torch.int64)
     assert gold_clusters(nothing.view(0, 2), nothing) == []
+
+
+def test_mentions_are_taught_kept_or_not() -> None:
+    scores = torch.tensor([0.5, -1.0, 2.0, 0.0, 1.0])
+    made = ranking(torch.zeros(5, 2))._replace(mentions=scores, wanted=torch.tensor([0.5, 0.25]))
+    found = mention_loss(made, torch.tensor([[0, 1], [7, 7]]))
+    right = sum(math.log1p(math.exp(-s)) for s in (0.5, 0.25))
+    wrong = sum(math.log1p(math.exp(s)) for s in (-1.0, 2.0, 0.0, 1.0))
+    assert math.isclose(float(found), right + wrong, rel_tol=1e-6)
