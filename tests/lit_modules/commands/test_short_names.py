@@ -70,7 +70,7 @@ def test_a_pattern_may_be_a_file(tmp_path: Path) -> None:
         (["--data", "my-txt"], "unknown data set 'my-txt'. Did you mean 'my-text'?"),
         (
             ["--model=languge-model"],
-            "unknown model 'languge-model'. Did you mean 'language-model'?",
+            "unknown model 'languge-model'. Did you mean 'language-model'",
         ),
     ],
 )
