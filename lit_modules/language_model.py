@@ -52,7 +52,7 @@ class LanguageModel(LightningModule):
         attention_dropout: Share of attention probabilities that is dropped in training.
         memory: Carry keys and values over consecutive segments of a stream, as far as the pattern
             sees.
-        kernel: Attention kernel; auto takes the fastest that can serve.
+        kernel: Attention kernel; auto takes the fastest by declared rates, tune by measurement.
         checkpointing: Compute the inside of each layer twice instead of keeping it: less memory,
             more time.
         compile: Compile the network with torch.compile.

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from sparse_patterns.kernels.base import Kernel, Request
+from sparse_patterns import tuning
+from sparse_patterns.kernels.base import Call, Kernel, Request
 from sparse_patterns.kernels.dense import DenseKernel
 from sparse_patterns.kernels.flex import FlexKernel
 from sparse_patterns.kernels.tiles import TilesKernel
@@ -28,29 +29,40 @@ KERNELS: dict[str, Kernel] = {
 }
 """Every kernel by name."""
 
+CHOICES = ("auto", "tune")
+"""Names that leave the choice to this file: by declared rates, or by measurement."""
 
-def choose(request: Request, made: Plan, kernel: str = "auto") -> Kernel:
+
+def choose(request: Request, made: Plan, kernel: str = "auto", call: Call | None = None) -> Kernel:
     """Return the kernel that serves a request.
 
     Args:
         request: What is asked for.
         made: Its plan.
-        kernel: A name, which is honoured or refused, or "auto": the fastest by declared rates.
+        kernel: A name, which is honoured or refused; "auto": the fastest by declared rates; or
+            "tune": the fastest by measurement, made the first time and remembered.
+        call: The tensors, which "tune" measures on where nothing is remembered.
 
     Raises:
         ValueError: There is no kernel of that name, or it cannot serve the request; with all its
             reasons.
     """
-    if kernel != "auto":
+    if kernel not in CHOICES:
         reasons = get_kernel(kernel).why_not(request)
         if reasons:
             raise ValueError(f"kernel {kernel!r} cannot serve this call: {'; '.join(reasons)}")
         return KERNELS[kernel]
-    able = [one for one in KERNELS.values() if not one.why_not(request)]
+    able = _able(request)
     if not able:
         reasons = [f"{name}: {'; '.join(one.why_not(request))}" for name, one in KERNELS.items()]
         raise ValueError(f"no kernel can serve this call: {' | '.join(reasons)}")
-    return min(able, key=lambda one: one.seconds(request, made))
+    if kernel == "tune" and call is not None:
+        return able[tuning.fastest(call, made, able)]
+    return min(able.values(), key=lambda one: one.seconds(request, made))
+
+
+def _able(request: Request) -> dict[str, Kernel]:
+    return {name: one for name, one in KERNELS.items() if not one.why_not(request)}
 
 
 def get_kernel(name: str) -> Kernel:
@@ -60,7 +72,9 @@ def get_kernel(name: str) -> Kernel:
         ValueError: There is none of that name.
     """
     if name not in KERNELS:
-        raise ValueError(f"kernel must be 'auto' or one of {', '.join(KERNELS)}, got {name!r}")
+        raise ValueError(
+            f"kernel must be 'auto', 'tune' or one of {', '.join(KERNELS)}, got {name!r}"
+        )
     return KERNELS[name]
 
 
@@ -70,15 +84,18 @@ class Verdict:
 
     Attributes:
         kernel: Its name.
-        chosen: Whether `auto` takes it.
+        chosen: Whether it would be taken.
         seconds: Estimated time of a forward pass, None where it cannot serve.
         reasons: Why it cannot serve; empty if it can.
+        measured: Measured seconds of a forward pass, or of forward and backward where gradients are
+            needed; None where `kernel="tune"` has not measured it.
     """
 
     kernel: str
     chosen: bool
     seconds: float | None
     reasons: tuple[str, ...]
+    measured: float | None = None
 
 
 @dataclass(frozen=True)
@@ -88,14 +105,16 @@ class Explanation:
     Attributes:
         verdicts: One per kernel.
         plan: The plan.
+        needs_grad: Whether measured times are of forward and backward.
     """
 
     verdicts: tuple[Verdict, ...]
     plan: Plan
+    needs_grad: bool = False
 
     @property
     def chosen(self) -> str | None:
-        """The kernel that `auto` takes, None if none can serve."""
+        """The kernel that would be taken, None if none can serve."""
         return next((verdict.kernel for verdict in self.verdicts if verdict.chosen), None)
 
     def __str__(self) -> str:
@@ -112,11 +131,12 @@ class Explanation:
         width = max(len(verdict.kernel) for verdict in self.verdicts)
         for verdict in self.verdicts:
             state = "chosen" if verdict.chosen else "possible" if not verdict.reasons else "no"
-            told = (
-                "; ".join(verdict.reasons)
-                if verdict.seconds is None
-                else f"about {verdict.seconds * 1e3:.3g} ms forward"
-            )
+            told = "; ".join(verdict.reasons)
+            if verdict.seconds is not None:
+                told = f"about {verdict.seconds * 1e3:.3g} ms forward"
+            if verdict.measured is not None:
+                passes = "forward and backward" if self.needs_grad else "forward"
+                told += f", measured {verdict.measured * 1e3:.3g} ms {passes}"
             lines.append(f"  {verdict.kernel:<{width}}  {state:<8}  {told}")
         return "\n".join(lines)
 
@@ -143,8 +163,12 @@ def explain(
     segment_ids: bool = False,
     dropout_p: float = 0.0,
     needs_grad: bool = False,
+    kernel: str = "auto",
 ) -> Explanation:
     """Say of every kernel whether it is chosen, possible, or why not.
+
+    With `kernel="tune"` the kernels are measured on random tensors where that has not been done
+    before. What was measured, by this or by calls, is shown beside the estimates.
 
     Args:
         pattern: Any pattern.
@@ -165,11 +189,15 @@ def explain(
         segment_ids: Whether documents will be marked.
         dropout_p: Probability of dropping a weight.
         needs_grad: Whether a backward pass may follow.
+        kernel: Whose choice to explain: "auto", "tune" or the name of a kernel.
 
     Raises:
         TypeError: `pattern` is not a pattern.
-        ValueError: A number is not allowed, or the pattern does not fit the heads or layers.
+        ValueError: A number is not allowed, the pattern does not fit the heads or layers, or there
+            is no kernel of that name.
     """
+    if kernel not in CHOICES:
+        get_kernel(kernel)
     check_pattern(pattern)
     q_len, kv_len, q_offset = check_lengths(q_len, kv_len, q_offset)
     made = plan(
@@ -202,11 +230,17 @@ def explain(
         dropout_p=dropout_p,
         needs_grad=needs_grad,
     )
-    able = [one for one in KERNELS.values() if not one.why_not(request)]
-    best = choose(request, made) if able else None
+    able = _able(request)
+    best = None
+    if kernel in able:
+        best = able[kernel]
+    elif able and kernel in CHOICES:
+        call = tuning.example_call(request, device) if kernel == "tune" else None
+        best = choose(request, made, kernel, call)
+    measured = (tuning.known(request, able) or {}) if able else {}
     verdicts = []
     for name, one in KERNELS.items():
         reasons = tuple(one.why_not(request))
         seconds = None if reasons else one.seconds(request, made)
-        verdicts.append(Verdict(name, one is best, seconds, reasons))
-    return Explanation(tuple(verdicts), made)
+        verdicts.append(Verdict(name, one is best, seconds, reasons, measured.get(name)))
+    return Explanation(tuple(verdicts), made, needs_grad)

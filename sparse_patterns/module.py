@@ -34,7 +34,7 @@ class SparseSelfAttention(nn.Module):
         dropout: Probability that a visible pair is dropped, in training only.
         global_projections: Whether global tokens have query, key and value projections of their
             own.
-        kernel: Name of the kernel, or "auto".
+        kernel: Name of the kernel, "auto" or "tune"; see `attention`.
         device: Where the parameters are made.
         dtype: Type of the parameters.
 

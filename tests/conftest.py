@@ -44,3 +44,9 @@ def _seeded() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keeps what a test measures out of the user's folder."""
+    monkeypatch.setenv("SPARSE_PATTERNS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))

@@ -49,11 +49,17 @@ def _parser() -> argparse.ArgumentParser:
         if name == "explain":
             command.add_argument("--head-dim", type=int, default=64)
             command.add_argument("--training", action="store_true", help="with gradients")
+            command.add_argument(
+                "--kernel", default="auto", help="auto, tune (measures each), or a kernel's name"
+            )
+            command.add_argument("--device", default="cpu", help="cpu or cuda")
+            command.add_argument("--dtype", default="float32", choices=_DTYPES)
         if name == "draw":
             command.add_argument("--output", type=Path, default=None, help="default: NAME.png")
     return parser
 
 
+_DTYPES = ("float32", "bfloat16", "float16", "float64")
 _LENGTHS = {"show": 64, "explain": 4096, "draw": 512}
 
 
@@ -90,6 +96,8 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
+    import torch
+
     import sparse_patterns as sp
 
     print(
@@ -100,6 +108,10 @@ def _explain(arguments: argparse.Namespace) -> int:
             head_dim=arguments.head_dim,
             layer=arguments.layer,
             layers=arguments.layers,
+            needs_grad=arguments.training,
+            kernel=arguments.kernel,
+            device=arguments.device,
+            dtype=getattr(torch, arguments.dtype),
         )
     )
     return 0

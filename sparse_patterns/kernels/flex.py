@@ -90,8 +90,10 @@ class FlexKernel(Kernel):
 
     def why_not(self, request: Request) -> list[str]:
         """Return the reasons why the request cannot be served, none if it can."""
-        reasons = [*super().why_not(request), *missing()]
-        if request.device != "cuda":
+        reasons = super().why_not(request)
+        if request.device == "cuda":
+            reasons += missing()
+        else:
             reasons.append(f"runs on CUDA only, not on {request.device!r}")
         if request.dropout_p:
             reasons.append("FlexAttention has no dropout; set dropout_p=0")
@@ -176,7 +178,7 @@ class FlexKernel(Kernel):
 
 
 def missing() -> list[str]:
-    """Return what is missing of torch, and how to get it."""
+    """Return what is missing on this machine, and how to get it."""
     version = tuple(int(part) for part in torch.__version__.split(".")[:2])
     reasons = []
     if version < MINIMUM:
@@ -184,6 +186,11 @@ def missing() -> list[str]:
         reasons.append(
             f"torch {torch.__version__} cannot compile the backward operator of FlexAttention: "
             f"pip install 'torch>={least}'"
+        )
+    if not torch.cuda.is_available():
+        reasons.append(
+            f"torch {torch.__version__} finds no CUDA device: it takes an NVIDIA GPU and a build "
+            "of torch for CUDA, see https://pytorch.org/get-started"
         )
     if find_spec("triton") is None:
         reasons.append("triton is not installed: pip install triton")

@@ -286,7 +286,9 @@ def test_debug_shows_the_traceback() -> None:
         main(["generate", "--ckpt_path", "none.ckpt", "--debug"])
 
 
-def test_patterns_are_listed_shown_explained_and_drawn(capsys: pytest.CaptureFixture[str]) -> None:
+def test_patterns_are_listed_shown_explained_and_drawn(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     run("patterns", "list")
     assert "longformer-causal" in capsys.readouterr().out
     run("patterns", "describe", "mistral")
@@ -295,6 +297,10 @@ def test_patterns_are_listed_shown_explained_and_drawn(capsys: pytest.CaptureFix
     assert len(capsys.readouterr().out.splitlines()) >= 8
     run("patterns", "explain", str(ROOT / "configs/patterns/window-and-sinks.yaml"))
     assert "dense" in capsys.readouterr().out
+    monkeypatch.setenv("SPARSE_PATTERNS_CACHE", str(tmp_path))
+    words = ("--length", "64", "--heads", "2", "--head-dim", "8", "--training", "--kernel", "tune")
+    run("patterns", "explain", "mistral", *words)
+    assert "ms forward and backward" in capsys.readouterr().out
     run("patterns", "draw", "streaming", "--length", "64", "--layers", "2", "--output", "p.png")
     assert Path("p.png").read_bytes().startswith(b"\x89PNG")
 

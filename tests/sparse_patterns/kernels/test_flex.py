@@ -188,7 +188,8 @@ def request(**fields: Any) -> Request:
 
 @pytest.fixture
 def complete(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes it look as if Triton were installed."""
+    """Makes it look as if there were a GPU, and Triton."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(flex, "find_spec", lambda name: object())
 
 
@@ -207,7 +208,9 @@ def test_reasons() -> None:
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flex, "find_spec", lambda name: None)
     monkeypatch.setattr(torch, "__version__", "2.10.1+cu128")
-    version, triton = FlexKernel().why_not(request())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    version, device, triton = FlexKernel().why_not(request())
+    assert device.startswith("torch 2.10.1+cu128 finds no CUDA device: it takes an NVIDIA GPU")
     assert version.startswith("torch 2.10.1+cu128 cannot compile the backward operator")
     assert "pip install 'torch>=2.13'" in version
     assert triton == "triton is not installed: pip install triton"
