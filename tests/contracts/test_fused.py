@@ -105,6 +105,9 @@ FIXED = {
         key_mask=torch.arange(61) < torch.tensor([[61], [20]]),
     ),
     "nested dilations": make_case(sp.Window(3, 3, 4) | sp.Window(9, 2, 2) | sp.Window(5, 0), 80),
+    "a part that shows nothing": make_case(
+        (sp.Window(5, 0) & ~sp.Causal()) | (sp.Window(9, 9, 4) & sp.LocalBlock(16)), 80
+    ),
     "summary": make_case(sp.Summary(10, 3) & sp.Causal(), 75),
 }
 

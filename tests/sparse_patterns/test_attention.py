@@ -141,12 +141,36 @@ def test_operator_is_registered_in_full() -> None:
     q, k, v = (x.requires_grad_() for x in tensors())
     from sparse_patterns.intern import intern
 
-    arguments = (q, k, v, *[None] * 7, intern(PATTERN), 0, 1, 0, 0.3, 0.0, "tiles")
+    arguments = (q, k, v, *[None] * 7, intern(PATTERN), 0, 1, 0, 0.3, 0.0, "tiles", True)
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     done = torch.library.opcheck(
         torch.ops.sparse_patterns.attend.default, arguments, test_utils=checks
     )
     assert set(done.values()) == {"SUCCESS"}
+
+
+def test_kernels_are_told_whether_gradients_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sparse_patterns.dispatch import KERNELS
+
+    told = []
+    plain = KERNELS["tiles"].why_not
+    monkeypatch.setattr(
+        KERNELS["tiles"],
+        "why_not",
+        lambda request: told.append(request.needs_grad) or plain(request),
+    )
+    q, k, v = tensors()
+    sp.attention(q, k, v, PATTERN, kernel="tiles")
+    assert not any(told)
+    told.clear()
+    v.requires_grad_()
+    sp.attention(q, k, v, PATTERN, kernel="tiles").sum().backward()
+    assert len(told) >= 2
+    assert all(told)
+    told.clear()
+    with torch.no_grad():
+        sp.attention(q, k, v, PATTERN, kernel="tiles")
+    assert not any(told)
 
 
 def test_rows_of_global_tokens_keep_their_projections_beside_full_attention() -> None:
