@@ -11,7 +11,7 @@ ARGS ?=
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-cuda test-pretrained lint format bench fit clean
+.PHONY: help install test test-cuda test-pretrained lint format bench bench-cuda fit clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -47,6 +47,9 @@ format: $(STAMP) ## fix style and formatting where a tool can
 
 bench: $(STAMP) ## measure the speed table and save it as JSON
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-cuda: $(STAMP) ## measure the attention core on an NVIDIA GPU and save it as JSON
+	$(BIN)/python -m benchmarks cuda --lengths 4096 8192 16384 32768 65536 131072 $(ARGS)
 
 fit: $(STAMP) ## train the language model of CONFIG
 	$(BIN)/sparse-patterns fit --config $(CONFIG) $(ARGS)

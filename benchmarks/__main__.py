@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import machine, table
-from benchmarks.suites import SUITES, Case, Options, cases_of, select
+from benchmarks.suites import DEFAULT, SUITES, Case, Options, cases_of, missing, select
 from benchmarks.timing import Effort
 
 RESULTS = Path(__file__).parent / "results"
@@ -19,7 +19,9 @@ def parser() -> argparse.ArgumentParser:
     """The command line's options."""
     options, effort = Options(), Effort()
     made = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    made.add_argument("suites", nargs="*", help=f"of {', '.join(SUITES)}; all without any")
+    made.add_argument(
+        "suites", nargs="*", help=f"of {', '.join(SUITES)}; without any: {', '.join(DEFAULT)}"
+    )
     made.add_argument("--only", action="append", default=[], metavar="NAME", help="cases by name")
     made.add_argument("--list", action="store_true", help="list the cases and stop")
     made.add_argument("--lengths", nargs="+", type=int, default=options.lengths, metavar="TOKENS")
@@ -46,13 +48,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if min(given.lengths) < 1 or given.rounds < 1 or given.threads < 1:
         made.error("--lengths, --rounds and --threads must be at least 1")
     try:
-        cases = select([c for name in given.suites or SUITES for c in cases_of(name)], given.only)
+        cases = select([c for name in given.suites or DEFAULT for c in cases_of(name)], given.only)
     except ValueError as error:
         made.error(str(error))
     if given.list:
         for case in cases:
             print(f"{case.name:<28}{case.what}")
         return 0
+    for name in given.suites:
+        lacking = missing(name)
+        if lacking:
+            print(lacking, file=sys.stderr)
+            return 2
 
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)

@@ -30,7 +30,7 @@ def processor() -> str:
 
 def about() -> dict[str, str | int]:
     """What a reader of the figures has to know: date, processor, versions and threads."""
-    return {
+    found: dict[str, str | int] = {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "processor": processor(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -38,3 +38,6 @@ def about() -> dict[str, str | int]:
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
     }
+    if torch.cuda.is_available():
+        found |= {"card": torch.cuda.get_device_name(), "cuda": torch.version.cuda or "none"}
+    return found

@@ -1,6 +1,7 @@
 """The suites that `python -m benchmarks` knows, and what each has to provide.
 
-A suite is a module with a list `CASES`. To add one, write the module and name it in `SUITES`.
+A suite is a module with a list `CASES`. To add one, write the module and name it in `SUITES`. One
+that not every machine can run has a function `missing` that says what it lacks, or returns None.
 """
 
 import importlib
@@ -14,7 +15,11 @@ SUITES = {
     "core": "benchmarks.core",
     "lm": "benchmarks.lm",
     "encoder": "benchmarks.encoder",
+    "cuda": "benchmarks.cuda",
 }
+
+DEFAULT = tuple(name for name in SUITES if name != "cuda")
+"""The suites that run on any machine."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,12 @@ def cases_of(suite: str) -> list[Case]:
     if suite not in SUITES:
         raise ValueError(f"suite must be one of {', '.join(SUITES)}, got {suite!r}")
     return importlib.import_module(SUITES[suite]).CASES
+
+
+def missing(suite: str) -> str | None:
+    """What keeps a suite from running on this machine, in one line; None if nothing does."""
+    told = getattr(importlib.import_module(SUITES[suite]), "missing", None)
+    return told() if told else None
 
 
 def select(cases: Iterable[Case], only: Iterable[str]) -> list[Case]:

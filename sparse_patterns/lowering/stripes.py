@@ -71,7 +71,8 @@ def to_stripe(term: Term) -> Stripe:
 
 def disjoint(stripes: list[Stripe]) -> list[Stripe] | None:
     """Return disjoint stripes that together are the given ones, or None where none were found."""
-    stripes = sorted(dict.fromkeys(stripes), key=_order)
+    snapped = dict.fromkeys(map(_snapped, stripes))
+    stripes = sorted((one for one in snapped if one.low <= one.high), key=_order)
     for order in islice(permutations(stripes), MAX_ORDERS):
         made: list[Stripe] = []
         for stripe in order:
@@ -104,9 +105,6 @@ def _without_all(stripe: Stripe, made: list[Stripe]) -> list[Stripe] | None:
 
 def _minus(stripe: Stripe, earlier: Stripe) -> list[Stripe] | None:
     """Return the stripes that remain of one without the pairs of another, None if none do."""
-    stripe = _snapped(stripe)
-    if stripe.low > stripe.high:
-        return []
     if earlier.high < stripe.low or earlier.low > stripe.high:
         return [stripe]
     held = all(any(size % own == 0 for own in stripe.blocks) for size in earlier.blocks)

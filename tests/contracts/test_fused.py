@@ -19,7 +19,7 @@ import sparse_patterns as sp
 from sparse_patterns.algebra import has_global_rows, uses
 from sparse_patterns.binding import bind
 from sparse_patterns.dispatch import KERNELS
-from sparse_patterns.kernels.base import Call, Request
+from sparse_patterns.kernels.base import Call
 from sparse_patterns.kernels.fused_select import Rows, choose_partials
 from sparse_patterns.kernels.fused_views import Lines, key_lines, query_lines, shape_of
 from sparse_patterns.kernels.xformers_fused import XformersFusedKernel
@@ -33,7 +33,7 @@ from sparse_patterns.lowering.bands import window_sides
 from sparse_patterns.lowering.fused import lower_fused
 from sparse_patterns.lowering.partials import Partial
 from tests.contracts import fused, test_kernels
-from tests.contracts.test_kernels import HARD, hold, make_case
+from tests.contracts.test_kernels import HARD, hold, make_case, request_of
 from tests.random_specs import Case, random_case
 
 NAME = XformersFusedKernel.name
@@ -105,6 +105,9 @@ FIXED = {
         key_mask=torch.arange(61) < torch.tensor([[61], [20]]),
     ),
     "nested dilations": make_case(sp.Window(3, 3, 4) | sp.Window(9, 2, 2) | sp.Window(5, 0), 80),
+    "a part that shows nothing": make_case(
+        (sp.Window(5, 0) & ~sp.Causal()) | (sp.Window(9, 9, 4) & sp.LocalBlock(16)), 80
+    ),
     "summary": make_case(sp.Summary(10, 3) & sp.Causal(), 75),
 }
 
@@ -112,30 +115,13 @@ FIXED = {
 SLOW = {"length 1025", *(name for name in PRESETS if name.endswith("layer 0"))}
 
 
-def request_of(case: Case) -> Request:
-    """What a call of the case asks for."""
-    offset = case.kv_len - case.q_len if case.q_offset is None else case.q_offset
-    return Request(
-        pattern=case.pattern,
-        layer=case.layer,
-        layers=case.layers,
-        batch=case.batch,
-        heads=case.heads,
-        kv_heads=case.kv_heads,
-        q_len=case.q_len,
-        kv_len=case.kv_len,
-        q_offset=offset,
-        head_dim=8,
-        dtype=torch.float64,
-        device="cpu",
-    )
-
-
 def call_of(case: Case) -> Call:
     """A call without the tensors that partials do not depend on."""
     nothing = torch.empty(0)
     masks = (case.key_mask, case.global_mask, case.segment_ids)
-    return Call(request_of(case), nothing, nothing, nothing, None, *masks, 1.0, 0)
+    return Call(
+        request_of(case, torch.float64, "cpu"), nothing, nothing, nothing, None, *masks, 1.0, 0
+    )
 
 
 def materialise(partial: Partial, q_len: int, kv_len: int, batch: int) -> torch.Tensor:
@@ -258,11 +244,15 @@ def test_half_types(emulated: str, name: str, dtype: torch.dtype) -> None:
 
 
 def test_large_scores_do_not_overflow(emulated: str) -> None:
-    test_kernels.test_large_scores_do_not_overflow(emulated, 40.0)
+    test_kernels.test_large_scores_do_not_overflow(emulated, "cpu", 40.0)
 
 
 def test_layout_does_not_matter(emulated: str) -> None:
-    test_kernels.test_layout_does_not_matter(emulated)
+    test_kernels.test_layout_does_not_matter(emulated, "cpu")
+
+
+def test_examples_do_not_meet(emulated: str) -> None:
+    test_kernels.test_examples_do_not_meet(emulated, "cpu")
 
 
 @pytest.mark.parametrize("head_dim", [1, 8, 20, 64])
@@ -326,3 +316,85 @@ def test_xformers_takes_every_partial(on_xformers: str, name: str) -> None:
 def test_xformers_takes_random_specs(on_xformers: str) -> None:
     for seed in SERVED[::6]:
         hold(on_xformers, random_case(seed), torch.float64, lse=seed % 2 > 0)
+
+
+@pytest.mark.parametrize("pattern", [sp.Window(6, 3), sp.Window(6, (3, 0)) | sp.Global((0,))])
+@pytest.mark.parametrize("inside", [False, True])
+def test_results_are_laid_out_as_compiled_programs_expect(pattern, inside: bool) -> None:
+    x = torch.randn(3, 2, 30, 2, 8) if inside else torch.randn(3, 2, 2, 30, 8)
+    q, k, v = (one.transpose(1, 2) if inside else one for one in x)
+    call = Call(
+        request_of(make_case(pattern, 30, heads=2), torch.float32, "cpu"),
+        *(q, k, v, None, None, None, None, 0.3, 0),
+    )
+    plan = sp.plan(pattern, 30, heads=2, head_dim=8)
+    kernel = fused.EmulatedFused()
+    out, lse = kernel.forward(call, plan)
+    assert out.stride() == torch.empty_like(q).stride()
+    assert lse.is_contiguous()
+    for grad, one in zip(kernel.backward(call, plan, out, lse, out, None), (q, k, v), strict=True):
+        assert grad.stride() == torch.empty_like(one).stride()
+
+
+def test_a_model_compiles_around_it(emulated: str) -> None:
+    from tests.contracts.test_compiled_training import step
+
+    torch._dynamo.reset()
+    assert all(grad is not None for grad in step(emulated, "cpu", "aot_eager"))
+
+
+def test_reasons_name_what_is_missing() -> None:
+    def reasons(pattern: sp.Pattern | None = None, **fields) -> str:
+        pattern, dtype = pattern or sp.Window(3, 3), fields.pop("dtype", torch.bfloat16)
+        device = fields.pop("device", "cuda")
+        request = request_of(make_case(pattern, 40), dtype, device, **fields)
+        return "; ".join(XformersFusedKernel().why_not(request))
+
+    assert "runs on CUDA only, device is cpu" in reasons(device="cpu")
+    if not torch.cuda.is_available():
+        assert "no CUDA device is there" in reasons()
+    assert "xformers has no fused operator with a backward for windows in float32" in reasons(
+        dtype=torch.float32
+    )
+    assert "dropout (dropout_p=0.1) is drawn inside" in reasons(dropout_p=0.1)
+    assert "head_dim must be <= 256, got 264" in reasons(head_dim=264)
+    assert "RandomBlocks is a layout of blocks" in reasons(sp.get("bigbird"))
+    assert "every_third" in reasons(sp.Rule(lambda q, k, head: q > k, name="every_third"))
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert "its backward is not deterministic" in reasons()
+        assert "not deterministic" not in reasons(needs_grad=False)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize(
+    ("version", "told"),
+    [
+        (None, "is not installed: pip install xformers"),
+        ("0.0.29+cu128", "xformers 0.0.29+cu128 is older than 0.0.35: pip install -U"),
+    ],
+)
+def test_a_missing_or_old_xformers_is_named(monkeypatch, version: str | None, told: str) -> None:
+    from sparse_patterns.kernels.xformers_operator import importlib
+
+    found = None if version is None else object()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: version)
+    missing_library.cache_clear()
+    case = make_case(sp.Window(3, 3), 40)
+    try:
+        for device in ("cpu", "cuda"):
+            request = request_of(case, torch.bfloat16, device)
+            assert any(told in reason for reason in XformersFusedKernel().why_not(request))
+    finally:
+        missing_library.cache_clear()
+
+
+def test_a_gradient_of_the_log_sum_exp_needs_room(emulated: str) -> None:
+    x = torch.randn(1, 1, 4, 256, requires_grad=True)
+    out, lse = sp.attention(x, x, x, sp.Window(1, 1), kernel=emulated, return_lse=True)
+    out.sum().backward()
+    out, lse = sp.attention(x, x, x, sp.Window(1, 1), kernel=emulated, return_lse=True)
+    with pytest.raises(ValueError, match="no gradient of the log-sum-exp with head_dim 256"):
+        lse.sum().backward()
