@@ -65,7 +65,7 @@ def check_form(made: Blocks, q_len: int, kv_len: int) -> None:
     assert int(dense.sum()) <= made.row.numel() * made.block**2
 
 
-@pytest.mark.parametrize("seed", range(200))
+@pytest.mark.parametrize("seed", range(120))
 def test_random_specs(seed: int) -> None:
     hold(random_case(seed), (16, 32, 128)[seed % 3])
 
