@@ -163,6 +163,8 @@ class TaskModule(LightningModule):
         if self.settings.architecture is None and self.settings.path is not None:
             rank_zero_only(print)(encoder.report)
         self.settings = self.settings.built(encoder)
+        # What is built late is in training mode, whatever the module is in.
+        self.train(self.training)
 
     def draw_head(self, module: nn.Module, std: float) -> None:
         """Draw the fresh weights of a part of the head; as BERT does, unless a task overrides."""

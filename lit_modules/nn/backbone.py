@@ -21,7 +21,7 @@ from sparse_patterns.registry import did_you_mean
 __all__ = ["SCRATCH", "EncoderSettings", "build_encoder", "reads_global_mask", "train_only"]
 
 # Fields that a pretrained encoder has decided, with what a fresh one has.
-_SIZES = {
+_SIZES: dict[str, Any] = {
     "layers": 12,
     "heads": 12,
     "width": 768,
@@ -29,8 +29,9 @@ _SIZES = {
     "token_types": 1,
     "pooler": True,
     "model_type": None,
+    "init_std": None,
 }
-_LENGTH, _WINDOW = 512, 512
+_LENGTH, _WINDOW, _INIT_STD = 512, 512, 0.02
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,9 @@ class EncoderSettings:
         pooler: Whether there is a layer on the first token; yes.
         model_type: bert, roberta, xlm-roberta, camembert or longformer: how positions are numbered,
             and what it is saved as. longformer with global projections, else roberta.
+        init_std: Standard deviation of fresh weights; 0.02 at a width of 768 as in BERT, and larger
+            in narrower encoders, in proportion to the square root of 768 / width: with 0.02 the
+            scores of a narrow one are so small that it hardly learns whom to attend to.
         pattern: What attends to what: a registered name or a config; None keeps that of the
             checkpoint (a fresh encoder: full).
         window: Short for the longformer pattern with this two-sided window (even; one number or one
@@ -79,6 +83,7 @@ class EncoderSettings:
     token_types: int | None = None
     pooler: bool | None = None
     model_type: str | None = None
+    init_std: float | None = None
     pattern: str | dict[str, Any] | None = None
     window: int | list[int] | None = None
     max_length: int | None = None
@@ -229,6 +234,8 @@ def _scratch(settings: EncoderSettings, vocabulary_size: int, pad_id: int) -> En
     sizes: dict[str, Any] = {
         n: d if getattr(settings, n) is None else getattr(settings, n) for n, d in _SIZES.items()
     }
+    if sizes["init_std"] is None:
+        sizes["init_std"] = _INIT_STD * (_SIZES["width"] / sizes["width"]) ** 0.5
     pattern = _pattern(settings) or sp.Full()
     projections = settings.global_projections
     if projections is None:

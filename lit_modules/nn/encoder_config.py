@@ -140,6 +140,8 @@ class EncoderConfig:
         for name in ("dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in 0..1 (1 excluded), got {getattr(self, name)}")
+        if not self.init_std > 0:
+            raise ValueError(f"init_std must be > 0, got {self.init_std}")
         for layer in range(self.layers):
             bind(self.spec, heads=self.heads, layer=layer, layers=self.layers)
         if self.global_projections and not has_global_rows(self.spec):

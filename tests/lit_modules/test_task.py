@@ -228,6 +228,12 @@ def test_a_batch_that_only_fills_up_is_not_scored() -> None:
     assert model.predict_step(data.batches[1], 0) == []
 
 
+def test_what_is_built_late_is_in_the_mode_of_the_module() -> None:
+    model = model_of("classification").eval()
+    model(eight("classification")[0])
+    assert not any(module.training for module in model.modules())
+
+
 def test_marks_that_the_pattern_does_not_read_are_told() -> None:
     local = EncoderSettings(layers=1, heads=2, width=32, pattern={"window": {"around": 8}})
     model = model_of("classification", encoder=local)

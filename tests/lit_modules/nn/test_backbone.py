@@ -216,3 +216,20 @@ def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
         build(pad_id=0, path=str(tmp_path))
     with pytest.raises(FileNotFoundError, match="no such file or folder"):
         build(path=str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize(("width", "expected"), [(768, 0.02), (192, 0.04), (48, 0.08)])
+def test_narrow_encoders_start_with_larger_weights(width, expected):
+    settings = EncoderSettings(layers=1, heads=4, width=width)
+    encoder = build_encoder(settings, vocabulary_size=2000, pad_id=1)
+    assert encoder.config.init_std == pytest.approx(expected)
+    spread = encoder.embeddings.word_embeddings.weight.std().item()
+    assert spread == pytest.approx(expected, rel=0.03)
+    given = EncoderSettings(layers=1, heads=4, width=width, init_std=0.3)
+    assert build_encoder(given, vocabulary_size=9, pad_id=1).config.init_std == 0.3
+    with pytest.raises(ValueError, match="init_std must be > 0, got 0"):
+        build_encoder(
+            EncoderSettings(layers=1, heads=4, width=width, init_std=0.0),
+            vocabulary_size=9,
+            pad_id=1,
+        )
