@@ -37,7 +37,7 @@ class DenseKernel(Kernel):
         """Estimate the time from the pairs of all heads."""
         pairs = request.batch * request.heads * request.q_len * request.kv_len
         given = request.key_mask or request.global_mask or request.segment_ids
-        masks = request.batch * plan.heads * request.q_len * request.kv_len if given else 0
+        masks = request.batch * len(plan.groups) * request.q_len * request.kv_len if given else 0
         return CALL_SECONDS + 4 * request.head_dim * pairs / FLOP_RATE + masks / MASK_RATE
 
     def forward(self, call: Call, plan: Plan) -> tuple[Tensor, Tensor]:
