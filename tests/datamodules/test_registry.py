@@ -50,6 +50,7 @@ def test_every_field_is_documented_for_the_command_line(name: str) -> None:
 
 
 TASK = '''
+import torch
 from datamodules import TaskData, global_tokens, register
 from datamodules.records import Record
 from datamodules.task_rows import Example
@@ -66,6 +67,7 @@ class Mine(TaskData):
     """A task of another package."""
 
     task = "classification"
+    classes = 2
     global_rule = "every-token"
 
     def read(self, document, split):
@@ -76,7 +78,7 @@ class Mine(TaskData):
         return Example(record.id, rows, {}, notes)
 
     def labels(self, examples):
-        return {}
+        return {"labels": torch.ones(len(examples), dtype=torch.int64)}
 '''
 
 
@@ -121,7 +123,7 @@ def test_a_task_of_a_users_script_has_a_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_task_of_an_installed_package_has_a_name(tmp_path: Path) -> None:
+def test_a_task_of_an_installed_package_is_trained_by_its_name(tmp_path: Path) -> None:
     information = tmp_path / "installed" / "theirs-1.0.dist-info"
     information.mkdir(parents=True)
     (information.parent / "their_task.py").write_text(TASK.replace('@register("mine")\n', ""))
@@ -133,3 +135,16 @@ def test_a_task_of_an_installed_package_has_a_name(tmp_path: Path) -> None:
     )
     assert "theirs " in command(tmp_path, "data", "list")
     assert "their_task.Mine" in command(tmp_path, "data", "describe", "theirs")
+    files = []
+    for split in ("train", "val", "test"):
+        (tmp_path / f"{split}.txt").write_text(f"text of {split}")
+        files.append(f"--data.{split}={split}.txt")
+    sizes = ["layers=1", "heads=2", "width=16", "window=4", "max_length=8"]
+    shown = command(
+        tmp_path,
+        *["fit", "--data=theirs", *files, "--data.cache_dir=cache", "--trainer.max_epochs=1"],
+        *[f"--model.encoder.{size}" for size in sizes],
+        *["--trainer.accelerator=cpu", "--run.name=theirs"],
+    )
+    assert "test/accuracy" in shown
+    assert (tmp_path / "runs" / "theirs" / "checkpoints" / "best.ckpt").is_file()
