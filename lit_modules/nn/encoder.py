@@ -15,6 +15,7 @@ from lit_modules.nn.encoder_config import EncoderConfig
 from lit_modules.nn.encoder_embeddings import Embeddings
 from lit_modules.nn.encoder_layer import EncoderLayer
 from lit_modules.nn.encoder_maps import attention_map
+from lit_modules.nn.global_rows import find
 
 __all__ = ["Encoder", "EncoderConfig", "EncoderOutput"]
 
@@ -156,8 +157,11 @@ class Encoder(nn.Module):
             token_type_ids=token_type_ids,
             position_ids=position_ids,
         )
-        masks = Masks(_unless_all(key_mask), global_mask, segment_ids)
         x = self.embeddings(input_ids, token_type_ids, position_ids)
+        # Looking for the global tokens waits for the device: once, not in every layer.
+        look = self.config.global_projections and not torch.compiler.is_compiling()
+        rows = find(global_mask, key_mask, x) if look else None
+        masks = Masks(_unless_all(key_mask), global_mask, segment_ids, rows)
         states = [x]
         for layer in self.encoder.layer:
             if self.checkpointing and self.training and torch.is_grad_enabled():

@@ -26,11 +26,13 @@ class Masks(NamedTuple):
         key_mask: bool, False for padding.
         global_mask: bool, True for global tokens.
         segment_ids: Integers; tokens of different segments do not see each other.
+        rows: Where the global tokens are, found once for all layers; None where no one looked.
     """
 
     key_mask: Tensor | None = None
     global_mask: Tensor | None = None
     segment_ids: Tensor | None = None
+    rows: GlobalRows | None = None
 
 
 class EncoderSelfAttention(nn.Module):
@@ -126,7 +128,7 @@ class EncoderSelfAttention(nn.Module):
         """Return the rows of global tokens where so few are cheaper by themselves."""
         if self._columns is None or torch.compiler.is_compiling():
             return None
-        rows = find(masks.global_mask, masks.key_mask, x)
+        rows = masks.rows or find(masks.global_mask, masks.key_mask, x)
         return rows if rows.index.shape[1] <= self.head_dim // 2 else None
 
     def _heads(

@@ -291,3 +291,15 @@ def test_global_tokens_need_a_pattern_that_has_them():
 def test_a_config_that_makes_no_sense_is_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         EncoderConfig(**{**SIZES, **fields})
+
+
+def test_global_tokens_are_looked_for_once_for_all_layers(monkeypatch):
+    def fail(*given):
+        raise AssertionError("a layer looked again")
+
+    encoder = make(**LONG).eval()
+    ids, key_mask = batch_of(30, 50)
+    marks = torch.rand(ids.shape) < 0.1
+    expected = encoder(ids, key_mask, marks).hidden
+    monkeypatch.setattr("lit_modules.nn.encoder_attention.find", fail)
+    assert torch.equal(encoder(ids, key_mask, marks).hidden, expected)
