@@ -25,7 +25,7 @@ def inputs_of(shape: CudaShape) -> tuple[Tensor, Tensor, Tensor]:
 
 def our_kernels() -> list[str]:
     """The kernels that are made for GPUs."""
-    from sparse_patterns.dispatch import KERNELS
+    from sparse_patterns.kernels.dispatch import KERNELS
 
     return [name for name in KERNELS if name not in ("tiles", "dense")]
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 import sparse_patterns as sp
 from benchmarks.table import Goal
-from sparse_patterns.binding import bind
-from sparse_patterns.oracle import Scene, visible
+from sparse_patterns.spec.binding import bind
+from sparse_patterns.spec.oracle import ExampleContext, visible
 
 BATCH, HEADS = 4, 16
 HEAD_DIMS = (64, 128)
@@ -120,7 +120,7 @@ def _bigbird_mod(pattern: sp.Pattern, length: int, device: str) -> MaskMod:
     random = sp.RandomBlocks(BLOCK, RANDOM_PER_ROW)
     table = torch.stack(
         [
-            visible(one, starts[:, None], starts[None, :], Scene(length))
+            visible(one, starts[:, None], starts[None, :], ExampleContext(length))
             for one in bind(random, heads=HEADS)
         ]
     ).to(device)

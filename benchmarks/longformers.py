@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.baselines import Unavailable
-from lit_modules.nn.encoder import Encoder, EncoderConfig
+from lit_modules.nn.encoder.encoder import Encoder, EncoderConfig
 
 WINDOW, VOCABULARY_SIZE, PAD_ID = 512, 50265, 1
 TRAINING = "training step"

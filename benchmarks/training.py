@@ -16,9 +16,9 @@ from torch import Tensor, nn
 import sparse_patterns as sp
 from benchmarks.baselines import Unavailable
 from lit_modules.language_model import LanguageModel
-from lit_modules.nn.attention import KeysValues, SelfAttention
-from lit_modules.nn.block import Block
-from lit_modules.nn.embeddings import Rotary, rotate
+from lit_modules.nn.decoder.attention import KeysValues, SelfAttention
+from lit_modules.nn.decoder.block import Block
+from lit_modules.nn.decoder.embeddings import Rotary, rotate
 
 CONFIG = Path(__file__).parents[1] / "configs" / "lm" / "stdlib.yaml"
 VOCABULARY_SIZE = 256  # bytes

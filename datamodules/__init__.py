@@ -4,26 +4,26 @@
 >>> data = datamodules.get("recall", distance=100)
 """
 
-from datamodules.base import LanguageModelData
-from datamodules.batch import IGNORE, LanguageModelBatch
-from datamodules.enwik8 import Enwik8
-from datamodules.far_choice import FarChoice
-from datamodules.hotpotqa import HotpotQA
-from datamodules.hyperpartisan import Hyperpartisan
-from datamodules.imdb import Imdb
-from datamodules.labelled_documents import Documents
-from datamodules.masked_text import MaskedText
-from datamodules.ontonotes import OntoNotes
-from datamodules.recall import Recall
+from datamodules.language_model.base import LanguageModelData
+from datamodules.language_model.batch import IGNORE, LanguageModelBatch
+from datamodules.language_model.enwik8 import Enwik8
+from datamodules.language_model.recall import Recall
+from datamodules.language_model.standard_library import StandardLibrary
+from datamodules.language_model.text import TextData
+from datamodules.language_model.text8 import Text8
+from datamodules.language_model.text_files import TextFiles
+from datamodules.masked.text import MaskedText
 from datamodules.registry import describe, get, names, register
-from datamodules.squad import Squad
-from datamodules.standard_library import StandardLibrary
-from datamodules.task import TaskData
-from datamodules.text import TextData
-from datamodules.text8 import Text8
-from datamodules.text_files import TextFiles
-from datamodules.triviaqa import TriviaQA
-from datamodules.wikihop import WikiHop
+from datamodules.tasks.base import TaskData
+from datamodules.tasks.classification.documents import Documents
+from datamodules.tasks.classification.hyperpartisan import Hyperpartisan
+from datamodules.tasks.classification.imdb import Imdb
+from datamodules.tasks.coreference.ontonotes import OntoNotes
+from datamodules.tasks.qa.far_choice import FarChoice
+from datamodules.tasks.qa.hotpotqa import HotpotQA
+from datamodules.tasks.qa.squad import Squad
+from datamodules.tasks.qa.triviaqa import TriviaQA
+from datamodules.tasks.qa.wikihop import WikiHop
 
 __all__ = [
     "IGNORE",

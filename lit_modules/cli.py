@@ -94,10 +94,10 @@ def _run(words: list[str], debug: bool) -> int:
 
         return export(rest)
     if command == "train-tokenizer":
-        import datamodules.tokenizer_training
+        import datamodules.tokenizers.training
         from lit_modules.commands.train_tokenizer import train_tokenizer
 
-        return train_tokenizer(rest, datamodules.tokenizer_training.train_tokenizer)
+        return train_tokenizer(rest, datamodules.tokenizers.training.train_tokenizer)
     if command == "patterns":
         from lit_modules.commands.patterns import patterns
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from lit_modules.nn.decoder import Decoder
+from lit_modules.nn.decoder.decoder import Decoder
 
 __all__ = ["generate", "sample"]
 

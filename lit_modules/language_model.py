@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 import sparse_patterns as sp
-from lit_modules.distributed import shard
 from lit_modules.generation import generate
-from lit_modules.memories import Memories
 from lit_modules.metrics.bits import bits_name
 from lit_modules.metrics.throughput import training_flops
-from lit_modules.nn.decoder import Decoder
+from lit_modules.nn.decoder.decoder import Decoder
 from lit_modules.nn.patterns import resolve
-from lit_modules.optimization import configure_adamw
-from lit_modules.scoring import NOT_SCORED, Batch, ScoredModule, total_nats, units_scored
+from lit_modules.training.distributed import shard
+from lit_modules.training.memories import Memories
+from lit_modules.training.optimization import configure_adamw
+from lit_modules.training.scoring import NOT_SCORED, Batch, ScoredModule, total_nats, units_scored
 
 __all__ = ["LanguageModel"]
 

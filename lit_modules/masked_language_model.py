@@ -9,14 +9,14 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
-from lit_modules.distributed import shard
 from lit_modules.metrics.bits import bits_name
 from lit_modules.metrics.throughput import training_flops
-from lit_modules.nn.backbone import SCRATCH, EncoderSettings, reads_global_mask
-from lit_modules.nn.masked_lm import MaskedLM
-from lit_modules.optimization import configure_adamw
+from lit_modules.nn.encoder.masked_lm import MaskedLM
+from lit_modules.pretrained.backbone import SCRATCH, EncoderSettings, reads_global_mask
 from lit_modules.pretrained.masked_lm import build_masked_lm
-from lit_modules.scoring import NOT_SCORED, Batch, ScoredModule, total_nats, units_scored
+from lit_modules.training.distributed import shard
+from lit_modules.training.optimization import configure_adamw
+from lit_modules.training.scoring import NOT_SCORED, Batch, ScoredModule, total_nats, units_scored
 
 __all__ = ["MaskedLanguageModel"]
 

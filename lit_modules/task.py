@@ -13,23 +13,23 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
 import sparse_patterns as sp
-from lit_modules.distributed import sum_over_processes, world_size
-from lit_modules.nn.backbone import (
+from lit_modules.nn.encoder.encoder import Encoder
+from lit_modules.nn.heads import draw
+from lit_modules.pretrained.backbone import (
     SCRATCH,
     EncoderSettings,
     build_encoder,
     reads_global_mask,
 )
-from lit_modules.nn.encoder import Encoder
-from lit_modules.nn.heads import draw
-from lit_modules.optimization import configure_adamw, put_on_step
 from lit_modules.pretrained.heads import load_head
-from lit_modules.schedule import Decay, schedule
+from lit_modules.training.distributed import sum_over_processes, world_size
+from lit_modules.training.optimization import configure_adamw, put_on_step
+from lit_modules.training.schedule import Decay, schedule
 
 __all__ = ["Batch", "TaskModule"]
 
 Batch = Mapping[str, Any]
-"""A batch of a task: see `datamodules.batch`."""
+"""A batch of a task: see `datamodules.language_model.batch`."""
 
 
 class TaskModule(LightningModule):

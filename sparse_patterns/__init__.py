@@ -4,29 +4,20 @@
 >>> pattern = sp.Window(256, 256) | sp.Global((0,))
 """
 
-from sparse_patterns.algebra import (
-    Complement,
-    Intersection,
-    PerHead,
-    PerLayer,
-    Union,
-    scale_windows,
-)
-from sparse_patterns.attention import attention
-from sparse_patterns.cache import KeyValueCache
-from sparse_patterns.codec import from_config, to_config
-from sparse_patterns.dispatch import explain
-from sparse_patterns.draw import draw
-from sparse_patterns.module import SparseSelfAttention
-from sparse_patterns.oracle import dense_mask
-from sparse_patterns.patterns import (
+from sparse_patterns.config.codec import from_config, to_config
+from sparse_patterns.functional import attention
+from sparse_patterns.kernels.dispatch import explain
+from sparse_patterns.lowering.plan import Plan, plan
+from sparse_patterns.nn.kv_cache import KeyValueCache
+from sparse_patterns.nn.self_attention import SparseSelfAttention
+from sparse_patterns.nn.sparsify import sparsify
+from sparse_patterns.spec.algebra import PerHead, PerLayer, scale_windows
+from sparse_patterns.spec.atoms import (
     BatchGlobal,
     BlockTable,
     Causal,
-    Full,
     Global,
     LocalBlock,
-    Pattern,
     RandomBlocks,
     Rule,
     SameDocument,
@@ -34,11 +25,12 @@ from sparse_patterns.patterns import (
     Summary,
     Window,
 )
-from sparse_patterns.plan import Plan, plan
-from sparse_patterns.presets import describe, get, names, register
-from sparse_patterns.schedules import Schedule, geometric, linear, spread, steps
-from sparse_patterns.show import show
-from sparse_patterns.sparsify import sparsify
+from sparse_patterns.spec.base import Complement, Full, Intersection, Pattern, Union
+from sparse_patterns.spec.oracle import dense_mask
+from sparse_patterns.spec.presets import describe, get, names, register
+from sparse_patterns.spec.schedules import Schedule, geometric, linear, spread, steps
+from sparse_patterns.viz.figure import draw
+from sparse_patterns.viz.text import show
 
 __all__ = [
     "BatchGlobal",

@@ -1,4 +1,4 @@
-"""Random specs from the whole algebra, with random scenes to run them in: one seed, one case.
+"""Random specs from the whole algebra, with random contexts to run them in: one seed, one case.
 
 Used by the tests of the oracle and the codec, and by the contract that holds every kernel to the
 oracle. A case is a pure function of its seed, so a failure is reproduced by the number alone.
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import sparse_patterns as sp
-from sparse_patterns.algebra import uses
+from sparse_patterns.spec.base import uses
 
 
 @dataclass(frozen=True)

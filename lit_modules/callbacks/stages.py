@@ -7,8 +7,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_modules.callbacks.checkpoints import is_dry
-from lit_modules.optimization import put_on_step
-from lit_modules.stages import Decay, Doubling, Position, Stage, StageTable, table
+from lit_modules.training.optimization import put_on_step
+from lit_modules.training.stages import Decay, Doubling, Position, Stage, StageTable, table
 
 __all__ = ["Stages", "table_of"]
 

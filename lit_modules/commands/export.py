@@ -21,7 +21,7 @@ def export(words: Sequence[str]) -> int:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is not an empty folder")
     from lit_modules import weights
-    from lit_modules.nn.masked_lm import MaskedLM
+    from lit_modules.nn.encoder.masked_lm import MaskedLM
 
     model, described = load_model(arguments.ckpt_path)
     net = getattr(model, "net", None)

@@ -1,8 +1,8 @@
 """Short names in configurations and on the command line, written out for the parser of classes.
 
-`data: text8` becomes `data: {class_path: datamodules.text8.Text8}`, and fields that stand beside
-the name become its `init_args`; `${data.sequence_length}` follows them there. The long form passes
-through unchanged, so that a saved configuration can be read again.
+`data: text8` becomes `data: {class_path: datamodules.language_model.text8.Text8}`, and fields that
+stand beside the name become its `init_args`; `${data.sequence_length}` follows them there. The long
+form passes through unchanged, so that a saved configuration can be read again.
 """
 
 from __future__ import annotations

@@ -19,18 +19,8 @@ from omegaconf import OmegaConf
 
 from lit_modules.callbacks.checkpoints import CheckpointError, is_dry
 from lit_modules.callbacks.stages import Stages
-from lit_modules.commands.errors import (
-    UsageError,
-    not_accepted,
-    state_dict_mismatch,
-    without_types,
-)
-from lit_modules.commands.links import (
-    FromDataError,
-    model_path,
-    names_from_data,
-    taken,
-)
+from lit_modules.commands.errors import UsageError, not_accepted, state_dict_mismatch, without_types
+from lit_modules.commands.links import FromDataError, model_path, names_from_data, taken
 from lit_modules.commands.run_folder import (
     RunSettings,
     attach,

@@ -17,7 +17,7 @@ def train_tokenizer(words: Sequence[str], train: Callable[..., Any]) -> int:
 
     Args:
         words: The rest of the command line.
-        train: What trains a tokenizer: `datamodules.tokenizer_training.train_tokenizer`.
+        train: What trains a tokenizer: `datamodules.tokenizers.training.train_tokenizer`.
     """
     arguments = _parser().parse_args(words)
     if arguments.output.exists():

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import sparse_patterns as sp
-from sparse_patterns.binding import bind
-from sparse_patterns.reach import look_ahead, normal_form
+from sparse_patterns.spec.binding import bind
+from sparse_patterns.spec.lookahead import look_ahead, normal_form
 
 __all__ = ["causal", "memory_lengths", "resolve"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lit_modules.nn.encoder import Encoder, EncoderConfig
+from lit_modules.nn.encoder.encoder import Encoder, EncoderConfig
 from lit_modules.pretrained.loading import assemble
 
 __all__ = ["adapt"]

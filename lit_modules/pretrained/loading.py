@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_modules.nn.encoder import Encoder, EncoderConfig
+from lit_modules.nn.encoder.encoder import Encoder, EncoderConfig
 from lit_modules.pretrained.files import WeightsError, read, read_json
 from lit_modules.pretrained.names import sort
 from lit_modules.pretrained.reports import LoadReport

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import torch
 
 import sparse_patterns as sp
-from lit_modules.nn.encoder import Encoder
+from lit_modules.nn.encoder.encoder import Encoder
 from lit_modules.pretrained.adapting import adapt
 from lit_modules.pretrained.reports import LoadReport, LongReport
-from sparse_patterns.binding import bind
+from sparse_patterns.spec.binding import bind
 
 __all__ = ["LongCheck", "check_long", "make_long"]
 

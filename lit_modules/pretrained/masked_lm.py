@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_modules.nn.backbone import EncoderSettings, build_encoder
-from lit_modules.nn.encoder import EncoderConfig
-from lit_modules.nn.encoder_config import MODEL_TYPES
-from lit_modules.nn.masked_lm import MaskedLM, MaskedLMHead
+from lit_modules.nn.encoder.config import MODEL_TYPES
+from lit_modules.nn.encoder.encoder import EncoderConfig
+from lit_modules.nn.encoder.masked_lm import MaskedLM, MaskedLMHead
+from lit_modules.pretrained.backbone import EncoderSettings, build_encoder
 from lit_modules.pretrained.files import WeightsError, read
 from lit_modules.pretrained.loading import ConfigLike, load_parts
 from lit_modules.pretrained.names import sort

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lit_modules.nn.encoder import Encoder
+from lit_modules.nn.encoder.encoder import Encoder
 from lit_modules.pretrained.files import CONFIG, SAFETENSORS, read_json, write
 
 __all__ = ["copy_tokenizer", "save", "save_encoder"]

@@ -1,1 +1,1 @@
-"""Kernels: ways to run a plan. None imports another; `sparse_patterns.dispatch` knows them all."""
+"""Kernels: ways to run a plan. None imports another; `kernels.dispatch` knows them all."""

@@ -10,8 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sparse_patterns.patterns import Pattern
-from sparse_patterns.plan import Plan
+from sparse_patterns.lowering.plan import Plan
+from sparse_patterns.spec.base import Pattern
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sparse_patterns.algebra import uses
 from sparse_patterns.kernels.base import Call, Kernel, Request, Tolerance
 from sparse_patterns.kernels.global_rows import GlobalRows
-from sparse_patterns.lowering.block_lists import (
+from sparse_patterns.lowering.blocks.lists import (
     INTERVALS,
     PAGE,
     SIZE,
@@ -33,10 +32,11 @@ from sparse_patterns.lowering.block_lists import (
     intervals,
     variant_of,
 )
-from sparse_patterns.lowering.blocks import blocks, known_blocks
-from sparse_patterns.oracle import Scene
-from sparse_patterns.patterns import BatchGlobal, SameDocument
-from sparse_patterns.plan import Plan
+from sparse_patterns.lowering.blocks.table import blocks, known_blocks
+from sparse_patterns.lowering.plan import Plan
+from sparse_patterns.spec.atoms import BatchGlobal, SameDocument
+from sparse_patterns.spec.base import uses
+from sparse_patterns.spec.oracle import ExampleContext
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -315,10 +315,10 @@ def lists_of(call: Call, plan: Plan, uniform: bool) -> BlockLists:
     for example in range(request.batch):
         marks = None if call.global_mask is None else call.global_mask[example].cpu()
         segments = None if call.segment_ids is None else call.segment_ids[example].cpu()
-        scene = Scene(request.kv_len, marks, segments)
+        context = ExampleContext(request.kv_len, marks, segments)
         tables.append(
             [
-                blocks(group.pattern, *shape, scene)
+                blocks(group.pattern, *shape, context)
                 if uses(group.pattern, BatchGlobal, SameDocument)
                 else known_blocks(group.pattern, *shape)
                 for group in plan.groups

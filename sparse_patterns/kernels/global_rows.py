@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from sparse_patterns.kernels.base import Call, accumulation_dtype
-from sparse_patterns.oracle import Scene, visible
-from sparse_patterns.patterns import Pattern
-from sparse_patterns.plan import Group, Plan
-from sparse_patterns.terms import has_batch_rows
+from sparse_patterns.lowering.normal_form import has_batch_rows
+from sparse_patterns.lowering.plan import Group, Plan
+from sparse_patterns.spec.base import Pattern
+from sparse_patterns.spec.oracle import ExampleContext, visible
 
 SCORES_AT_ONCE = 1 << 26
 """Scores held at once; with more, heads are taken some at a time."""
@@ -177,8 +177,8 @@ class GlobalRows:
         marks = None if call.global_mask is None else call.global_mask[example]
         segments = None if call.segment_ids is None else call.segment_ids[example]
         keys = torch.arange(kv_len, device=rows.device)
-        scene = Scene(kv_len, marks, segments)
-        mask = visible(pattern, self.positions[rows][:, None], keys, scene)
+        context = ExampleContext(kv_len, marks, segments)
+        mask = visible(pattern, self.positions[rows][:, None], keys, context)
         mask = mask.expand(rows.numel(), kv_len)
         return mask if call.key_mask is None else mask & call.key_mask[example]
 

@@ -9,8 +9,8 @@ from benchmarks import cuda_shapes
 from benchmarks.__main__ import main
 from benchmarks.cuda_shapes import HEADS, PATTERNS, CudaShape, share_of_ideal
 from benchmarks.table import Goal, Row
-from sparse_patterns.binding import bind
-from sparse_patterns.oracle import Scene, visible
+from sparse_patterns.spec.binding import bind
+from sparse_patterns.spec.oracle import Scene, visible
 
 LENGTH = 2304  # more than a document and a window, and no multiple of either
 
@@ -24,13 +24,13 @@ def test_masks_written_by_hand_are_the_patterns(name: str) -> None:
     shape = small(name)
     q, k = torch.arange(LENGTH)[:, None], torch.arange(LENGTH)[None, :]
     ids = shape.segment_ids("cpu")
-    scene = Scene(LENGTH, None, None if ids is None else ids[0])
+    context = Scene(LENGTH, None, None if ids is None else ids[0])
     mod = shape.mask_mod("cpu")
     counts: dict[object, int] = {}
     bound = bind(shape.pattern, heads=HEADS)
     for head, pattern in enumerate(bound):
         if pattern not in counts:
-            oracle = visible(pattern, q, k, scene)
+            oracle = visible(pattern, q, k, context)
             by_hand = mod(torch.tensor(0), torch.tensor(head), q, k)
             assert torch.equal(oracle, by_hand.expand_as(oracle)), head
             counts[pattern] = int(oracle.sum())

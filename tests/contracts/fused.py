@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from sparse_patterns.kernels.base import Request, Tolerance
-from sparse_patterns.kernels.fused_operator import Operator, Shape
-from sparse_patterns.kernels.xformers_fused import XformersFusedKernel
-from sparse_patterns.lowering.bands import Band, flash_window, window_sides
+from sparse_patterns.kernels.fused.kernel import XformersFusedKernel
+from sparse_patterns.kernels.fused.operator import Operator, Shape
+from sparse_patterns.lowering.fused.bands import Band, flash_window, window_sides
 
 Counts = tuple[int, ...]
 

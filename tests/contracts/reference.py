@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 import sparse_patterns as sp
-from sparse_patterns.binding import bind
-from sparse_patterns.terms import has_batch_rows, row_tokens
+from sparse_patterns.lowering.normal_form import has_batch_rows, row_tokens
+from sparse_patterns.spec.binding import bind
 
 
 @dataclass
@@ -37,10 +37,10 @@ def softmax_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Te
     return out.masked_fill(~seen, 0), lse
 
 
-def global_rows(pattern: sp.Pattern, batch: int, q_len: int, kv_len: int, **scene) -> Tensor:
+def global_rows(pattern: sp.Pattern, batch: int, q_len: int, kv_len: int, **context) -> Tensor:
     """Return which rows are those of global tokens, bool `(batch, heads, q_len)`."""
-    bound = bind(pattern, heads=scene["heads"], layer=scene["layer"], layers=scene["layers"])
-    offset = kv_len - q_len if scene["q_offset"] is None else scene["q_offset"]
+    bound = bind(pattern, heads=context["heads"], layer=context["layer"], layers=context["layers"])
+    offset = kv_len - q_len if context["q_offset"] is None else context["q_offset"]
     rows = torch.zeros(batch, len(bound), q_len, dtype=torch.bool)
     for head, one in enumerate(bound):
         for row in range(q_len):
@@ -48,24 +48,24 @@ def global_rows(pattern: sp.Pattern, batch: int, q_len: int, kv_len: int, **scen
             if not 0 <= position < kv_len:
                 continue
             rows[:, head, row] = position in row_tokens(one, kv_len)
-            if scene["global_mask"] is not None and has_batch_rows(one):
-                rows[:, head, row] |= scene["global_mask"][:, position]
+            if context["global_mask"] is not None and has_batch_rows(one):
+                rows[:, head, row] |= context["global_mask"][:, position]
     return rows
 
 
 def reference(
-    inputs: list[Tensor], pattern: sp.Pattern, grad_out: Tensor, grad_lse: Tensor | None, **scene
+    inputs: list[Tensor], pattern: sp.Pattern, grad_out: Tensor, grad_lse: Tensor | None, **context
 ) -> Result:
     """Compute everything in float64 from `q, k, v` and, if there are six inputs, `global_qkv`."""
     leaves = [x.detach().double().requires_grad_() for x in inputs]
     q, k, v = leaves[:3]
     batch, _, q_len, _ = q.shape
     kv_len = k.shape[2]
-    mask = sp.dense_mask(pattern, q_len, kv_len, **scene)
+    mask = sp.dense_mask(pattern, q_len, kv_len, **context)
     mask = mask.expand(batch, *mask.shape[-3:])
     out, lse = softmax_attention(q, k, v, mask)
     if len(leaves) == 6:
-        rows = global_rows(pattern, batch, q_len, kv_len, **scene)
+        rows = global_rows(pattern, batch, q_len, kv_len, **context)
         own, own_lse = softmax_attention(*leaves[3:], mask)
         out, lse = torch.where(rows[..., None], own, out), torch.where(rows, own_lse, lse)
     total = (out * grad_out.double()).sum()

@@ -7,8 +7,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import sparse_patterns as sp
-from lit_modules.nn.decoder import Decoder
-from sparse_patterns.dispatch import KERNELS
+from lit_modules.nn.decoder.decoder import Decoder
+from sparse_patterns.kernels.dispatch import KERNELS
 
 PATTERN = sp.Window.before(sp.linear(16, 48), (1, 2))
 ON_CUDA = [name for name in sorted(KERNELS) if name not in ("tiles", "dense")]

@@ -11,11 +11,11 @@ from omegaconf import OmegaConf
 import sparse_patterns as sp
 from lit_modules.cli import main
 from lit_modules.language_model import LanguageModel
-from lit_modules.nn.backbone import EncoderSettings
-from lit_modules.nn.encoder import Encoder, EncoderConfig
-from lit_modules.nn.masked_lm import MaskedLM
+from lit_modules.nn.encoder.encoder import Encoder, EncoderConfig
+from lit_modules.nn.encoder.masked_lm import MaskedLM
 from lit_modules.nn.patterns import causal
-from lit_modules.stages import Doubling, Stage, StageTable
+from lit_modules.pretrained.backbone import EncoderSettings
+from lit_modules.training.stages import Doubling, Stage, StageTable
 from lit_modules.weights import save_masked_lm
 
 ROOT = Path(__file__).parents[2]

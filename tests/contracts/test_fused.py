@@ -16,22 +16,23 @@ import pytest
 import torch
 
 import sparse_patterns as sp
-from sparse_patterns.algebra import has_global_rows, uses
-from sparse_patterns.binding import bind
-from sparse_patterns.dispatch import KERNELS
 from sparse_patterns.kernels.base import Call
-from sparse_patterns.kernels.fused_select import Rows, choose_partials
-from sparse_patterns.kernels.fused_views import Lines, key_lines, query_lines, shape_of
-from sparse_patterns.kernels.xformers_fused import XformersFusedKernel
-from sparse_patterns.kernels.xformers_operator import (
+from sparse_patterns.kernels.dispatch import KERNELS
+from sparse_patterns.kernels.fused.kernel import XformersFusedKernel
+from sparse_patterns.kernels.fused.select import Rows, choose_partials
+from sparse_patterns.kernels.fused.views import Lines, key_lines, query_lines, shape_of
+from sparse_patterns.kernels.fused.xformers import (
     XformersOperator,
     has_bias,
     make_bias,
     missing_library,
 )
-from sparse_patterns.lowering.bands import window_sides
-from sparse_patterns.lowering.fused import lower_fused
-from sparse_patterns.lowering.partials import Partial
+from sparse_patterns.lowering.fused.bands import window_sides
+from sparse_patterns.lowering.fused.lower import lower_fused
+from sparse_patterns.lowering.fused.partials import Partial
+from sparse_patterns.spec.algebra import has_global_rows
+from sparse_patterns.spec.base import uses
+from sparse_patterns.spec.binding import bind
 from tests.contracts import fused, test_kernels
 from tests.contracts.test_kernels import HARD, hold, make_case, request_of
 from tests.random_specs import Case, random_case
@@ -376,7 +377,7 @@ def test_reasons_name_what_is_missing() -> None:
     ],
 )
 def test_a_missing_or_old_xformers_is_named(monkeypatch, version: str | None, told: str) -> None:
-    from sparse_patterns.kernels.xformers_operator import importlib
+    from sparse_patterns.kernels.fused.xformers import importlib
 
     found = None if version is None else object()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)

@@ -45,16 +45,19 @@ OWNED = {
 
 # ... or only inside a function, so that the package loads without the library.
 LAZY = {
-    "xformers": ["sparse_patterns/kernels/xformers_*.py"],
+    "xformers": [
+        "sparse_patterns/kernels/block_sparse.py",
+        "sparse_patterns/kernels/fused/xformers.py",
+    ],
     "torch.nn.attention.flex_attention": ["sparse_patterns/kernels/flex.py"],
-    "matplotlib": ["sparse_patterns/draw.py", "lit_modules/callbacks/pictures.py"],
+    "matplotlib": ["sparse_patterns/viz/figure.py", "lit_modules/callbacks/pictures.py"],
     "rich": ["lit_modules/callbacks/report.py"],
-    "omegaconf": ["sparse_patterns/codec.py"],
-    "transformers": ["sparse_patterns/huggingface.py", "lit_modules/weights.py"],
+    "omegaconf": ["sparse_patterns/config/codec.py"],
+    "transformers": ["sparse_patterns/huggingface/attach.py", "lit_modules/weights.py"],
     "safetensors": ["lit_modules/pretrained/files.py"],
-    "pyarrow": ["datamodules/tables.py"],
+    "pyarrow": ["datamodules/files/tables.py"],
     "scipy": ["lit_modules/metrics/coref.py"],
-    "tokenizers": ["datamodules/tokenization.py", "datamodules/tokenizer_files.py"],
+    "tokenizers": ["datamodules/tokenizers/text.py", "datamodules/tokenizers/library.py"],
     "tensorboard": [],
 }
 
@@ -184,26 +187,46 @@ def test_the_kernels_are_found() -> None:
 @pytest.mark.parametrize(
     ("file", "source", "why"),
     [
-        ("sparse_patterns/plan.py", "import lightning", "may import"),
-        ("sparse_patterns/plan.py", "from lit_modules import cli", "may import"),
-        ("sparse_patterns/plan.py", "def f():\n    import datamodules", "datamodules belongs to"),
-        ("sparse_patterns/plan.py", "import numpy", "may import"),
-        ("sparse_patterns/plan.py", "def f():\n    import xformers.ops", "xformers belongs to"),
-        ("sparse_patterns/draw.py", "import matplotlib.pyplot as plt", "inside a function"),
-        ("sparse_patterns/draw.py", "class A:\n    import matplotlib", "inside a function"),
-        ("sparse_patterns/draw.py", "def f(a=__import__('matplotlib')): ...", "inside a function"),
-        ("sparse_patterns/plan.py", "import_module('transformers')", "transformers belongs to"),
-        ("sparse_patterns/codec.py", "import omegaconf", "inside a function"),
+        ("sparse_patterns/lowering/plan.py", "import lightning", "may import"),
+        ("sparse_patterns/lowering/plan.py", "from lit_modules import cli", "may import"),
         (
-            "sparse_patterns/dispatch.py",
+            "sparse_patterns/lowering/plan.py",
+            "def f():\n    import datamodules",
+            "datamodules belongs to",
+        ),
+        ("sparse_patterns/lowering/plan.py", "import numpy", "may import"),
+        (
+            "sparse_patterns/lowering/plan.py",
+            "def f():\n    import xformers.ops",
+            "xformers belongs to",
+        ),
+        ("sparse_patterns/viz/figure.py", "import matplotlib.pyplot as plt", "inside a function"),
+        ("sparse_patterns/viz/figure.py", "class A:\n    import matplotlib", "inside a function"),
+        (
+            "sparse_patterns/viz/figure.py",
+            "def f(a=__import__('matplotlib')): ...",
+            "inside a function",
+        ),
+        (
+            "sparse_patterns/lowering/plan.py",
+            "import_module('transformers')",
+            "transformers belongs to",
+        ),
+        ("sparse_patterns/config/codec.py", "import omegaconf", "inside a function"),
+        (
+            "sparse_patterns/kernels/dispatch.py",
             "def f():\n    from torch.nn.attention import flex_attention",
             "flex_attention belongs to",
         ),
-        ("datamodules/base.py", "from sparse_patterns import plan", "may import"),
-        ("datamodules/base.py", "import sparse_patterns", "may import"),
-        ("datamodules/base.py", "import torchmetrics", "may import"),
-        ("datamodules/tokenization.py", "import tokenizers", "inside a function"),
-        ("lit_modules/language_model.py", "import datamodules.batch", "datamodules belongs to"),
+        ("datamodules/language_model/base.py", "from sparse_patterns import plan", "may import"),
+        ("datamodules/language_model/base.py", "import sparse_patterns", "may import"),
+        ("datamodules/language_model/base.py", "import torchmetrics", "may import"),
+        ("datamodules/tokenizers/text.py", "import tokenizers", "inside a function"),
+        (
+            "lit_modules/language_model.py",
+            "import datamodules.language_model.batch",
+            "datamodules belongs to",
+        ),
         ("lit_modules/language_model.py", "import jsonargparse", "jsonargparse belongs to"),
         (
             "lit_modules/pretrained/files.py",
@@ -227,7 +250,7 @@ def test_a_kernel_that_rests_on_another_is_caught(importer: str, line: str) -> N
     dense = "from .base import Kernel\nclass Dense(Kernel): ...\n"
     sources = {
         "sparse_patterns/kernels/__init__.py": "from .dense import Dense",
-        "sparse_patterns/kernels/dense.py": dense,
+        "sparse_patterns/kernels/dense/kernel.py": dense,
         f"sparse_patterns/kernels/{importer}": line,
     }
     (found,) = violations(sources)
@@ -237,12 +260,16 @@ def test_a_kernel_that_rests_on_another_is_caught(importer: str, line: str) -> N
 
 def test_what_the_rules_allow_passes() -> None:
     sources = {
-        "sparse_patterns/draw.py": "import math, torch\ndef f():\n    import matplotlib.pyplot\n",
+        "sparse_patterns/viz/figure.py": (
+            "import math, torch\ndef f():\n    import matplotlib.pyplot\n"
+        ),
         "sparse_patterns/kernels/flex.py": (
-            "from typing import TYPE_CHECKING\nfrom ..plan import Plan\n"
+            "from typing import TYPE_CHECKING\nfrom ..lowering.plan import Plan\n"
             "if TYPE_CHECKING:\n    from torch.nn.attention.flex_attention import BlockMask\n"
         ),
-        "datamodules/base.py": "from sparse_patterns.registry import Registry\nimport lightning\n",
+        "datamodules/language_model/base.py": (
+            "from sparse_patterns.registry import Registry\nimport lightning\n"
+        ),
         "lit_modules/cli.py": "import datamodules, jsonargparse\nfrom . import weights\n",
     }
     assert violations(sources) == []

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 import sparse_patterns as sp
-from sparse_patterns.algebra import has_global_rows, uses
-from sparse_patterns.dispatch import KERNELS
 from sparse_patterns.kernels.base import Request
+from sparse_patterns.kernels.dispatch import KERNELS
+from sparse_patterns.spec.algebra import has_global_rows
+from sparse_patterns.spec.base import uses
 from tests.contracts.reference import reference
 from tests.random_specs import Case, random_case
 
@@ -138,18 +139,20 @@ def hold(
     """Hold a kernel's output, log-sum-exp and gradients to the reference."""
     skip_refused(kernel, case, dtype, device, global_qkv=own, head_dim=head_dim)
     inputs, grad_out, grad_lse = make_inputs(case, dtype, own=own, factor=factor, head_dim=head_dim)
-    scene = case.mask_arguments()
-    expected = reference(inputs, case.pattern, grad_out, grad_lse if lse else None, **scene)
-    del scene["heads"]
+    context = case.mask_arguments()
+    expected = reference(inputs, case.pattern, grad_out, grad_lse if lse else None, **context)
+    del context["heads"]
     leaves = [x.to(device, copy=True).requires_grad_() for x in inputs]
-    scene = {name: x.to(device) if isinstance(x, torch.Tensor) else x for name, x in scene.items()}
+    context = {
+        name: x.to(device) if isinstance(x, torch.Tensor) else x for name, x in context.items()
+    }
     out, logs = sp.attention(
         *leaves[:3],
         case.pattern,
         global_qkv=tuple(leaves[3:]) or None,
         kernel=kernel,
         return_lse=True,
-        **scene,
+        **context,
     )
     results, upstream = [out], [grad_out.to(device)]
     if lse:

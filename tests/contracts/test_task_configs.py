@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from lit_modules.cli import main
-from lit_modules.nn.encoder import Encoder, EncoderConfig
+from lit_modules.nn.encoder.encoder import Encoder, EncoderConfig
 from lit_modules.weights import save_encoder
 from tests.contracts.test_configs import ONE_STEP, ROOT, read
 from tests.lit_modules.task_files import WORDS, files_of

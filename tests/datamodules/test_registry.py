@@ -52,8 +52,8 @@ def test_every_field_is_documented_for_the_command_line(name: str) -> None:
 TASK = '''
 import torch
 from datamodules import TaskData, global_tokens, register
-from datamodules.records import Record
-from datamodules.task_rows import Example
+from datamodules.files.records import Record
+from datamodules.tasks.rows import Example
 
 
 @global_tokens.register("every-token")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import datamodules
-from datamodules import global_tokens
+from datamodules.tasks import global_tokens
 
 DOCS = Path(__file__).parents[2] / "docs" / "tasks-data.md"
 

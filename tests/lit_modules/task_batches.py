@@ -14,8 +14,8 @@ from lit_modules.coreference import Coreference
 from lit_modules.extractive_qa import ExtractiveQA, SpanScores
 from lit_modules.multihop_qa import MultihopQA, MultihopScores
 from lit_modules.nn.answer_spans import gold_mask
-from lit_modules.nn.backbone import EncoderSettings
 from lit_modules.nn.coref.ranking import Ranking, RankingSettings
+from lit_modules.pretrained.backbone import EncoderSettings
 from lit_modules.task import TaskModule
 
 VOCABULARY, PAD, START = 60, 1, 0

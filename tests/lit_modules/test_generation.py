@@ -5,7 +5,7 @@ import torch
 
 import sparse_patterns as sp
 from lit_modules.generation import generate, sample
-from lit_modules.nn.decoder import Decoder
+from lit_modules.nn.decoder.decoder import Decoder
 
 
 def make(pattern="longformer-causal", **fields) -> Decoder:

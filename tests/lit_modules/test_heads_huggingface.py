@@ -8,7 +8,7 @@ import torch
 
 from lit_modules.classification import Classification
 from lit_modules.extractive_qa import ExtractiveQA
-from lit_modules.nn.backbone import EncoderSettings
+from lit_modules.pretrained.backbone import EncoderSettings
 from lit_modules.pretrained.files import WeightsError
 
 transformers = pytest.importorskip("transformers")

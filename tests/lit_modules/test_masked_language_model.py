@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader
 
 from lit_modules.cli import main
 from lit_modules.masked_language_model import MaskedLanguageModel
-from lit_modules.nn.backbone import EncoderSettings
-from lit_modules.nn.encoder import Encoder, EncoderConfig
-from lit_modules.nn.masked_lm import MaskedLM
+from lit_modules.nn.encoder.encoder import Encoder, EncoderConfig
+from lit_modules.nn.encoder.masked_lm import MaskedLM
+from lit_modules.pretrained.backbone import EncoderSettings
 from lit_modules.weights import load_masked_lm, save_masked_lm
 
 pytestmark = pytest.mark.filterwarnings(

@@ -11,10 +11,10 @@ from lightning.pytorch import Trainer
 
 from lit_modules.callbacks.stages import Stages
 from lit_modules.classification import Classification
-from lit_modules.nn.backbone import EncoderSettings
-from lit_modules.nn.encoder import Encoder, EncoderConfig
-from lit_modules.stages import Stage
+from lit_modules.nn.encoder.encoder import Encoder, EncoderConfig
+from lit_modules.pretrained.backbone import EncoderSettings
 from lit_modules.task import TaskModule
+from lit_modules.training.stages import Stage
 from lit_modules.weights import save_encoder
 from tests.lit_modules.task_batches import (
     BATCHES,

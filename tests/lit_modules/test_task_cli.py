@@ -99,10 +99,10 @@ from dataclasses import dataclass
 import datamodules
 import torch
 from datamodules import global_tokens
-from datamodules.records import Record
-from datamodules.task import TaskData
-from datamodules.task_rows import Example
-from datamodules.text_records import json_lines
+from datamodules.files.records import Record
+from datamodules.tasks.base import TaskData
+from datamodules.tasks.rows import Example
+from datamodules.files.text_records import json_lines
 from torchmetrics import MeanMetric
 from lit_modules.task import TaskModule
 
@@ -169,7 +169,7 @@ class MyHead(TaskModule):
 
 def test_a_task_of_ones_own_from_a_script(monkeypatch: pytest.MonkeyPatch) -> None:
     import datamodules
-    from datamodules import global_tokens
+    from datamodules.tasks import global_tokens
 
     Path("my_task.py").write_text(OWN)
     rows = [json.dumps({"id": str(n), "text": "word " * n}) for n in range(1, 5)]

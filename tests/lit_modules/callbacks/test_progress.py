@@ -8,7 +8,7 @@ import pytest
 
 from lit_modules.callbacks.progress import ProgressLines, StageRichBar, progress
 from lit_modules.callbacks.stages import Stages
-from lit_modules.stages import Stage
+from lit_modules.training.stages import Stage
 
 
 def trainer(**fields: Any) -> Any:

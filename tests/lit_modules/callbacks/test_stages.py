@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader
 from lit_modules.callbacks.checkpoints import AtomicCheckpointIO, CheckpointError, LastCheckpoint
 from lit_modules.callbacks.randomness import SeedEachBatch
 from lit_modules.callbacks.stages import Stages
-from lit_modules.optimization import configure_adamw
-from lit_modules.stages import Stage
+from lit_modules.training.optimization import configure_adamw
+from lit_modules.training.stages import Stage
 
 ROWS = [
     Stage(steps=4, sequence_length=8, batch_size=2, accumulation=3),

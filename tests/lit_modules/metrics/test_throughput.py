@@ -6,7 +6,7 @@ import torch
 
 import sparse_patterns as sp
 from lit_modules.metrics.throughput import Speed, peak_memory, training_flops
-from lit_modules.nn.decoder import Decoder
+from lit_modules.nn.decoder.decoder import Decoder
 
 
 def test_flops_of_a_small_model_by_hand():

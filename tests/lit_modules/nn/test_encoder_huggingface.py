@@ -20,7 +20,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lit_modules.nn.encoder import Encoder, EncoderConfig
+from lit_modules.nn.encoder.encoder import Encoder, EncoderConfig
 
 transformers = pytest.importorskip("transformers")
 

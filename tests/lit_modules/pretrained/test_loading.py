@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 
-from lit_modules.nn.encoder import EncoderConfig
+from lit_modules.nn.encoder.encoder import EncoderConfig
 from lit_modules.pretrained.files import WeightsError
 from lit_modules.weights import load_encoder
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import sparse_patterns as sp
-from lit_modules.nn.encoder import Encoder, EncoderConfig
+from lit_modules.nn.encoder.encoder import Encoder, EncoderConfig
 from lit_modules.weights import check_long, load_encoder, make_long
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import sparse_patterns as sp
-from lit_modules.nn.backbone import EncoderSettings
-from lit_modules.nn.encoder import Encoder, EncoderConfig
-from lit_modules.nn.masked_lm import MaskedLM, MaskedLMHead
+from lit_modules.nn.encoder.encoder import Encoder, EncoderConfig
+from lit_modules.nn.encoder.masked_lm import MaskedLM, MaskedLMHead
+from lit_modules.pretrained.backbone import EncoderSettings
 from lit_modules.pretrained.masked_lm import build_masked_lm
 from lit_modules.weights import (
     WeightsError,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lit_modules.nn.encoder import Encoder
+from lit_modules.nn.encoder.encoder import Encoder
 from lit_modules.weights import check_long, load_encoder, make_long, save_encoder
 
 pytestmark = pytest.mark.pretrained

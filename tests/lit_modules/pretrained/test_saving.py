@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import sparse_patterns as sp
-from lit_modules.nn.encoder import Encoder, EncoderConfig
+from lit_modules.nn.encoder.encoder import Encoder, EncoderConfig
 from lit_modules.weights import load_encoder, make_long, save_encoder
 
 transformers = pytest.importorskip("transformers")

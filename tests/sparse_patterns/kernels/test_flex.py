@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import sparse_patterns as sp
-from sparse_patterns.algebra import has_global_rows, uses
-from sparse_patterns.dispatch import KERNELS
 from sparse_patterns.kernels import flex
 from sparse_patterns.kernels.base import Request, Tolerance
+from sparse_patterns.kernels.dispatch import KERNELS
 from sparse_patterns.kernels.flex import FlexKernel
-from sparse_patterns.patterns import Pattern
+from sparse_patterns.spec.algebra import has_global_rows
+from sparse_patterns.spec.base import Pattern, uses
 from tests.contracts.test_kernels import GLOBALS, HARD, PADDED, SOME, hold, make_case
 from tests.random_specs import random_case
 

@@ -1,0 +1,1 @@
+"""Loaders that resume where they stopped, and the share of each process."""

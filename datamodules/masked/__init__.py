@@ -1,0 +1,1 @@
+"""Text for masked language models."""

@@ -1,0 +1,1 @@
+"""Downstream tasks: records become examples, examples become rows and batches."""

@@ -1,0 +1,1 @@
+"""Classification of documents: IMDB, Hyperpartisan, and files of labelled texts."""

@@ -1,0 +1,1 @@
+"""Coreference: OntoNotes and other files of CoNLL-2012 columns."""

@@ -1,0 +1,1 @@
+"""Question answering: SQuAD, TriviaQA, HotpotQA, WikiHop, and synthetic far choice."""

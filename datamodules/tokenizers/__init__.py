@@ -1,0 +1,1 @@
+"""Tokenizers: bytes, trained byte-level BPE, and files of the `tokenizers` library."""

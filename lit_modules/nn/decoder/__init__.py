@@ -1,0 +1,1 @@
+"""The decoder: a causal transformer with segment memory and a rolling cache."""

@@ -1,0 +1,1 @@
+"""The encoder: BERT, RoBERTa or Longformer, with any pattern."""

@@ -1,0 +1,85 @@
+"""A masked language model: the encoder, and a head that scores the words of masked tokens."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lit_modules.nn.activations import ACTIVATIONS
+from lit_modules.nn.encoder.encoder import Encoder, EncoderConfig
+
+__all__ = ["MaskedLM", "MaskedLMHead"]
+
+
+class MaskedLMHead(nn.Module):
+    """A layer, its norm, and the table of words with a bias: RoBERTa's and BERT's.
+
+    The table is that of the encoder's input, which is given at each call.
+
+    Args:
+        config: That of the encoder.
+        activation: Between layer and norm. RoBERTa and Longformer always have gelu, BERT has that
+            of its feed-forward.
+    """
+
+    def __init__(self, config: EncoderConfig, activation: str = "gelu") -> None:
+        super().__init__()
+        self.activation = activation
+        self.dense = nn.Linear(config.width, config.width)
+        self.layer_norm = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
+        self.bias = nn.Parameter(torch.zeros(config.vocabulary_size))
+        nn.init.normal_(self.dense.weight, std=config.init_std)
+        nn.init.zeros_(self.dense.bias)
+
+    def forward(self, hidden: Tensor, table: Tensor) -> Tensor:
+        """Score each word.
+
+        Args:
+            hidden: `(..., width)`.
+            table: The word embeddings `(vocabulary_size, width)`.
+
+        Returns:
+            Logits `(..., vocabulary_size)`.
+        """
+        x = self.layer_norm(ACTIVATIONS[self.activation](self.dense(hidden)))
+        return F.linear(x, table, self.bias)
+
+
+class MaskedLM(nn.Module):
+    """Encoder and head.
+
+    Args:
+        encoder: The encoder.
+        head: The head; a fresh one if not given.
+    """
+
+    def __init__(self, encoder: Encoder, head: MaskedLMHead | None = None) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = MaskedLMHead(encoder.config) if head is None else head
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        key_mask: Tensor | None = None,
+        global_mask: Tensor | None = None,
+        segment_ids: Tensor | None = None,
+        *,
+        scored: Tensor | None = None,
+    ) -> Tensor:
+        """Return logits `(batch, length, vocabulary_size)`; see `Encoder.forward`.
+
+        Args:
+            input_ids: int `(batch, length)`.
+            key_mask: bool `(batch, length)`, True for a real token.
+            global_mask: bool `(batch, length)`, True for a global token.
+            segment_ids: int `(batch, length)`, within which tokens see each other.
+            scored: bool `(batch, length)`: score these tokens alone, `(tokens, vocabulary_size)`.
+                Few tokens are masked, and the table of words is large.
+        """
+        hidden = self.encoder(input_ids, key_mask, global_mask, segment_ids).hidden
+        if scored is not None:
+            hidden = hidden[scored]
+        logits: Tensor = self.head(hidden, self.encoder.embeddings.word_embeddings.weight)
+        return logits

@@ -1,0 +1,1 @@
+"""What every training run needs: optimizer, schedules, stages, sums over processes."""

@@ -1,0 +1,143 @@
+"""What language models share, masked or not: loss, bits per unit, and speed, with exact sums."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lit_modules.metrics.bits import BitsPerUnit, NatsPerToken
+from lit_modules.metrics.throughput import Speed, peak_memory
+from lit_modules.training.distributed import sum_over_processes, world_size
+
+__all__ = ["NOT_SCORED", "Batch", "ScoredModule", "total_nats", "units_scored"]
+
+NOT_SCORED = -100
+"""Label of a token that is input only."""
+
+Batch = dict[str, Tensor]
+
+
+class ScoredModule(LightningModule):
+    """A model that is scored by the nats of single tokens.
+
+    A subclass gives `score`, which returns sums over a batch, and `training_flops_of`. Gradients,
+    logs and metrics are those of all processes together.
+
+    Args:
+        bits: Names of the bits that are logged beside `loss`, each with what they are counted per:
+            the `units` of text that scored tokens stand for, or the `tokens` themselves.
+    """
+
+    def __init__(self, bits: dict[str, str]) -> None:
+        super().__init__()
+        self._bits = bits
+        self.metrics = nn.ModuleDict(
+            {
+                part: nn.ModuleDict(
+                    {"loss": NatsPerToken(), **{name: BitsPerUnit() for name in bits}}
+                )
+                for part in ("val", "test")
+            }
+        )
+        self._speed = Speed()
+        self._checked = False
+
+    @abstractmethod
+    def score(self, batch: Batch, part: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the nats, scored tokens and units of a batch, each a sum.
+
+        Args:
+            batch: A batch.
+            part: train, val or test.
+        """
+
+    @abstractmethod
+    def training_flops_of(self, batch: Batch) -> int:
+        """Return the floating-point operations of a training step that the model calls for."""
+
+    # ---------------------------------------------------------------- steps
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the mean loss, in nats per scored token, over the batches of all processes."""
+        nats, tokens, units = self.score(batch, "train")
+        sums = torch.stack((nats.detach(), tokens.to(nats.dtype), units.to(nats.dtype)))
+        all_nats, all_tokens, all_units = sum_over_processes(sums)
+        figures = {"train/loss": all_nats / all_tokens}
+        for name, per in self._bits.items():
+            count = all_units if per == "units" else all_tokens
+            figures[f"train/{name}"] = all_nats / math.log(2) / count
+        self.log_dict(figures, prog_bar=True, batch_size=len(batch["input_ids"]))
+        # Gradients are averaged over processes: weighted by tokens, that is the mean over all of
+        # them.
+        return (nats * world_size() / all_tokens.clamp(min=1)).float()
+
+    def _evaluate(self, batch: Batch, part: str) -> None:
+        nats, tokens, units = self.score(batch, part)
+        counts = {"loss": "tokens", **self._bits}
+        metrics = cast(dict[str, NatsPerToken], dict(cast(nn.ModuleDict, self.metrics[part])))
+        for name, metric in metrics.items():
+            metric.update(nats, units if counts[name] == "units" else tokens)
+            self.log(f"{part}/{name}", metric, prog_bar=True, batch_size=len(batch["input_ids"]))
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add a batch to `val/loss` and the bits per unit."""
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add a batch to `test/loss` and the bits per unit."""
+        self._evaluate(batch, "test")
+
+    def check_ids(self, ids: Tensor) -> None:
+        """Refuse ids outside the vocabulary; on a GPU, only in the first batch.
+
+        Raises:
+            ValueError: An id is none of the vocabulary.
+        """
+        if ids.numel() and (ids.device.type == "cpu" or not self._checked):
+            self._checked = True
+            low, high, size = int(ids.min()), int(ids.max()), self.hparams["vocabulary_size"]
+            if low < 0 or high >= size:
+                raise ValueError(
+                    f"input_ids must be in 0..{size - 1} (vocabulary_size={size}), "
+                    f"got {low}..{high}"
+                )
+
+    # ---------------------------------------------------------------- speed
+
+    def on_train_epoch_start(self) -> None:
+        """Start the clock."""
+        self._speed.start()
+
+    def on_validation_end(self) -> None:
+        """Leave validation out of the speed of training."""
+        self._speed.start()
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Log the speed and the peak memory."""
+        flops = self.training_flops_of(batch)
+        self._speed.stop(batch["input_ids"].numel() * world_size(), flops * world_size())
+        tokens_per_second, flops_per_second = self._speed.rates()
+        self.log("train/tokens_per_second", tokens_per_second, prog_bar=True)
+        self.log("train/flops_per_second", flops_per_second)
+        self.log("train/peak_memory_mib", peak_memory(self.device) / 2**20)
+
+
+def total_nats(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the summed cross-entropy, in nats, of `(tokens, vocabulary)` against `(tokens,)`.
+
+    Labels of `NOT_SCORED` do not count.
+    """
+    nats = F.cross_entropy(logits.float(), labels, ignore_index=NOT_SCORED, reduction="none")
+    exact = torch.float32 if nats.device.type == "mps" else torch.float64
+    return nats.sum(dtype=exact)
+
+
+def units_scored(batch: Batch, tokens: Tensor) -> Tensor:
+    """Return the units of text that the scored tokens of a batch stand for: one each by default."""
+    return batch["units_scored"].sum() if "units_scored" in batch else tokens

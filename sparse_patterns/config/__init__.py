@@ -1,0 +1,1 @@
+"""Patterns as plain data and back, and as handles of compiled programs."""

@@ -1,0 +1,158 @@
+"""What a Hugging Face model's own mask says, read from its parts instead of from an n x n tensor.
+
+A model describes its mask by a function of (batch, head, query, key), made of a few known parts:
+causal, windows, chunks, documents packed in one row. Each is a pattern here. Whatever is not known
+is refused, so that nothing that a model masks is ever seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparse_patterns.spec.atoms import Causal, LocalBlock, Window
+from sparse_patterns.spec.base import Full, Pattern
+
+_UNBOUNDED = 1 << 40
+"""Keys on a side of a window that has no end there; the sequence ends first."""
+
+
+@dataclass(frozen=True, eq=False)
+class ModelMask:
+    """The mask of one forward pass; travels through the model in the place of its tensor.
+
+    Attributes:
+        limits: The pairs that the model allows, apart from padding and documents.
+        q_len: Number of queries.
+        kv_len: Number of keys that are kept.
+        q_offset: Position of query row 0.
+        kv_offset: Position of key 0; above 0 where a cache has dropped keys that no query sees.
+        real: bool `(batch, kv_offset + kv_len)`, True for a real token; None: nothing is padded.
+        segment_ids: int `(batch, kv_len)`, the document of each token; None: one document.
+    """
+
+    limits: Pattern
+    q_len: int
+    kv_len: int
+    q_offset: int = 0
+    kv_offset: int = 0
+    real: Tensor | None = None
+    segment_ids: Tensor | None = None
+
+    @cached_property
+    def texts(self) -> list[tuple[int, int]] | None:
+        """Where the text of each example starts and stops; None if nothing is padded."""
+        if self.real is None:
+            return None
+        length = self.real.shape[1]
+        places = torch.arange(length, device=self.real.device).expand_as(self.real)
+        starts = places.masked_fill(~self.real, length).amin(1)
+        stops = (places + 1).masked_fill(~self.real, 0).amax(1)
+        return [(min(a, b), b) for a, b in torch.stack([starts, stops], 1).tolist()]
+
+
+def read_mask(
+    *,
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    q_offset: int | Tensor,
+    kv_offset: int | Tensor,
+    mask_function: Callable[..., Any],
+    attention_mask: Tensor | None = None,
+    **unused: Any,
+) -> ModelMask:
+    """Return what a model asks for, called by `transformers` as the maker of its masks.
+
+    Args:
+        batch_size: Number of examples.
+        q_length: Number of queries.
+        kv_length: Number of keys.
+        q_offset: Position of query row 0.
+        kv_offset: Position of key 0.
+        mask_function: Tells which pairs the model allows.
+        attention_mask: bool `(batch, kv_offset + kv_length)`, True for a real token.
+        **unused: What other makers of masks need: types, devices, permissions to take shortcuts.
+
+    Raises:
+        ValueError: A part of the mask is not known, or the keys do not end where the queries do:
+            a static cache, or attention to another sequence.
+    """
+    if isinstance(q_offset, Tensor) or isinstance(kv_offset, Tensor):
+        raise ValueError(
+            "a static cache is not served: its keys are padded to the greatest length; use the "
+            "dynamic cache (the default)"
+        )
+    end = kv_offset + kv_length
+    if q_offset + q_length != end:
+        raise ValueError(
+            f"queries end at position {q_offset + q_length} and keys at {end}: a static cache, a "
+            "prefix and attention to another sequence are not served, only self-attention with "
+            "or without a dynamic cache"
+        )
+    real = attention_mask
+    if real is not None:
+        if real.ndim != 2 or real.shape[0] != batch_size or real.shape[1] < end:
+            raise ValueError(
+                f"attention_mask must have shape (batch, tokens so far) = ({batch_size}, {end}), "
+                f"got {tuple(real.shape)}"
+            )
+        real = real[:, :end].bool()
+        real = None if bool(real.all()) else real
+    parts = _parts(mask_function)
+    limits: Pattern = Full()
+    for part, given in parts:
+        limits &= _limit(part, given)
+    segment_ids = None
+    for part, given in parts:
+        if part == "packed_sequence_mask_function":
+            segment_ids = given["packed_sequence_mask"]
+    return ModelMask(limits, q_length, kv_length, q_offset, kv_offset, real, segment_ids)
+
+
+def _parts(function: Callable[..., Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Return the names of the parts that a mask is the intersection of, and what each is given."""
+    if getattr(function, "__module__", "") != "transformers.masking_utils":
+        return [(getattr(function, "__qualname__", repr(function)), {})]
+    name = function.__qualname__.split(".")[0]
+    cells = function.__closure__ or ()
+    names = function.__code__.co_freevars
+    given = dict(zip(names, (cell.cell_contents for cell in cells), strict=True))
+    if name == "and_masks":
+        return [part for one in given["mask_functions"] for part in _parts(one)]
+    if name == "remap_positions_for_packed_sequence":
+        # Positions start over with each document, which changes no distance inside of one.
+        inner = _parts(given["mask_function"])
+        if any(part == "chunked_overlay" for part, _ in inner):
+            raise ValueError("chunks that start over with each packed document are not served")
+        return inner
+    return [(name, given)]
+
+
+def _limit(part: str, given: dict[str, Any]) -> Pattern:
+    """Return the pairs that one part of a mask allows."""
+    match part:
+        case "causal_mask_function":
+            return Causal()
+        case "bidirectional_mask_function" | "packed_sequence_mask_function":
+            return Full()
+        case "sliding_window_overlay":
+            return Window(given["sliding_window"] - 1, _UNBOUNDED)
+        case "sliding_window_bidirectional_overlay":
+            return Window(given["sliding_window"], given["sliding_window"])
+        case "chunked_overlay":
+            if bool(given["left_padding"].any()):
+                raise ValueError(
+                    "chunks of a batch with padding on the left start at other places in each "
+                    "example, which is not served; pad on the right"
+                )
+            return LocalBlock(given["chunk_size"])
+    raise ValueError(
+        f"the model's mask has a part that is no pattern: {part}; only causal masks, windows, "
+        "chunks, packed documents and padding are served"
+    )

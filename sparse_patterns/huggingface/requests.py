@@ -1,0 +1,87 @@
+"""What a Hugging Face model may ask of its attention, and what it cannot have, with the reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from sparse_patterns.huggingface.masks import ModelMask
+
+_CANNOT = {
+    "output_attentions": "the weights are never made; set attn_implementation='eager' to see them",
+    "softcap": "the kernels do not cap scores",
+    "s_aux": "the kernels have no learned attention sinks",
+    "sinks": "the kernels have no learned attention sinks",
+    "position_bias": "the kernels add no bias to the scores",
+    "head_mask": "the kernels do not weigh heads",
+    "indices": "the model chooses keys by itself",
+    "block_indices": "the model chooses keys by itself",
+    "encoder_hidden_states": "attention to another sequence has no pattern",
+}
+
+# What models hand down that says nothing about the attention, or says it in the mask as well.
+_SAID_ELSEWHERE = {
+    "cache",
+    "cache_position",
+    "deterministic",
+    "logits_to_keep",
+    "max_length_k",
+    "max_length_q",
+    "num_items_in_batch",
+    "output_hidden_states",
+    "output_router_logits",
+    "past_key_values",
+    "position_embeddings",
+    "position_ids",
+    "return_dict",
+    "use_cache",
+}
+
+
+def check_request(
+    module: nn.Module,
+    mask: ModelMask,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    asked: dict[str, Any],
+) -> None:
+    """Refuse what a module asks for and cannot have.
+
+    Args:
+        module: The attention module, with the model's `config`.
+        mask: What the model masks.
+        query: Queries `(batch, heads, q_len, head_dim)`.
+        key: Keys `(batch, kv_heads, kv_len, head_dim)`.
+        value: Values; must be of the shape of `key`.
+        asked: All other arguments of the attention.
+
+    Raises:
+        ValueError: An argument that says something is unknown or cannot be served; or the sizes are
+            not those that the mask was made for.
+    """
+    kind = type(module).__name__
+    if getattr(module.config, "output_attentions", False):
+        asked = {**asked, "output_attentions": True}
+    packed = {"cu_seq_lens_q", "cu_seq_lens_k"} if mask.segment_ids is not None else set()
+    for name, given in asked.items():
+        if given is None or given is False or name in _SAID_ELSEWHERE | packed:
+            continue
+        why = _CANNOT.get(name, "it is not known here, and nothing is ignored")
+        raise ValueError(f"{kind} asks for {name}, which a sparse pattern cannot have: {why}")
+    if (mask.q_len, mask.kv_len) != (query.shape[2], key.shape[2]):
+        raise ValueError(
+            f"{kind} has {query.shape[2]} queries and {key.shape[2]} keys, but its mask was made "
+            f"for {mask.q_len} and {mask.kv_len}: another sequence's keys, or a static cache"
+        )
+    if mask.q_offset + mask.q_len != mask.kv_offset + mask.kv_len:
+        raise ValueError(
+            f"{kind} has {mask.q_len} queries for {mask.kv_len} keys and no mask that tells their "
+            "places: attention to another sequence is not served"
+        )
+    if key.shape != value.shape:
+        raise ValueError(
+            f"{kind} has values of shape {tuple(value.shape)}, which must be that of the keys, "
+            f"{tuple(key.shape)}"
+        )

@@ -1,0 +1,174 @@
+"""The dense kernel: every score, masked.
+
+It serves any pattern on any device, and is the choice for short sequences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from sparse_patterns.kernels.base import Call, Kernel, Request, Tolerance, accumulation_dtype
+from sparse_patterns.kernels.dense.masks import global_rows, pair_mask
+from sparse_patterns.lowering.plan import Plan
+
+CALL_SECONDS, FLOP_RATE, MASK_RATE = 100e-6, 150e9, 5e8
+"""Declared rates, for choosing a kernel: time of a call, operations and mask elements a second."""
+
+SCORES_AT_ONCE = 1 << 18
+"""Scores held at once; of more, examples are taken some at a time."""
+
+
+class DenseKernel(Kernel):
+    """Masked attention over all pairs."""
+
+    name = "dense"
+    tolerances: ClassVar[Mapping[torch.dtype, Tolerance]] = {
+        torch.float64: Tolerance(1e-14, 2e-14),
+        torch.float32: Tolerance(2e-6, 5e-6),
+        torch.bfloat16: Tolerance(1.6e-2, 1e-2),
+        torch.float16: Tolerance(2e-3, 1e-3),
+    }
+
+    def seconds(self, request: Request, plan: Plan) -> float:
+        """Estimate the time from the pairs of all heads."""
+        pairs = request.batch * request.heads * request.q_len * request.kv_len
+        given = request.key_mask or request.global_mask or request.segment_ids
+        masks = request.batch * len(plan.groups) * request.q_len * request.kv_len if given else 0
+        return CALL_SECONDS + 4 * request.head_dim * pairs / FLOP_RATE + masks / MASK_RATE
+
+    def forward(self, call: Call, plan: Plan) -> tuple[Tensor, Tensor]:
+        """Return output and log-sum-exp; see `Kernel.forward`."""
+        out = torch.zeros_like(call.q)
+        lse = torch.full(
+            call.q.shape[:3],
+            -torch.inf,
+            dtype=accumulation_dtype(call.q.dtype),
+            device=call.q.device,
+        )
+        for some in _examples(call):
+            factors = _dropout_factors(call, some)
+            for rows, inputs, mask in _branches(call, plan, some):
+                weights, logs = _weights(*inputs[:2], mask, call)
+                if factors is not None:
+                    weights = weights * factors[:, :, rows]
+                out[some][:, :, rows] += (weights @ _expand(inputs[2], call)).to(out.dtype)
+                lse[some][:, :, rows] = torch.maximum(lse[some][:, :, rows], logs)
+        return out, lse
+
+    def backward(
+        self,
+        call: Call,
+        plan: Plan,
+        out: Tensor,
+        lse: Tensor,
+        grad_out: Tensor,
+        grad_lse: Tensor | None,
+    ) -> tuple[Tensor, ...]:
+        """Return the gradients; see `Kernel.backward`."""
+        dtype = accumulation_dtype(call.q.dtype)
+        inputs = (call.q, call.k, call.v, *(call.global_qkv or ()))
+        results = tuple(torch.zeros_like(x, dtype=dtype) for x in inputs)
+        for some in _examples(call):
+            factors = _dropout_factors(call, some)
+            for number, (rows, (q, k, v), mask) in enumerate(_branches(call, plan, some)):
+                weights, _ = _weights(q, k, mask, call)
+                upstream = grad_out[some][:, :, rows].to(dtype)
+                delta = (upstream * out[some][:, :, rows]).sum(-1, keepdim=True)
+                if grad_lse is not None:
+                    delta = delta - grad_lse[some][:, :, rows, None]
+                grad = upstream @ _expand(v, call).mT
+                dropped = weights
+                if factors is not None:
+                    dropped = weights * factors[:, :, rows]
+                    grad = grad * factors[:, :, rows]
+                grad = weights * (grad - delta)
+                target = results[-3:] if number else results[:3]
+                grad_q = grad @ _expand(k, call) * call.scale
+                grad_k = grad.mT @ q.to(dtype) * call.scale
+                target[0][some][:, :, rows] += grad_q
+                target[1][some] += _reduce(grad_k, call)
+                target[2][some] += _reduce(dropped.mT @ upstream, call)
+        return tuple(result.to(x.dtype) for result, x in zip(results, inputs, strict=True))
+
+
+Branch = tuple[Tensor, tuple[Tensor, Tensor, Tensor], Tensor]
+
+
+def _examples(call: Call) -> Iterator[slice]:
+    """Cut the batch so that no more than `SCORES_AT_ONCE` are held, or one example."""
+    request = call.request
+    scores = request.heads * request.q_len * request.kv_len
+    at_once = max(1, SCORES_AT_ONCE // max(1, scores))
+    for first in range(0, request.batch, at_once):
+        yield slice(first, min(first + at_once, request.batch))
+
+
+def _branches(call: Call, plan: Plan, some: slice) -> list[Branch]:
+    """Return the local and the global branch: rows, inputs and mask of some examples.
+
+    The mask is `(examples or 1, heads or 1, rows, kv_len)`. A row of a global token with
+    projections of its own is empty in the first branch, every other one in the second, so that the
+    branches add up.
+    """
+    mask = pair_mask(call, plan, some)
+    everything = torch.arange(call.request.q_len, device=call.q.device)
+    local = (call.q[some], call.k[some], call.v[some])
+    if call.global_qkv is None:
+        return [(everything, local, mask)]
+    apart = global_rows(call, plan, some)
+    rows = apart.flatten(0, 1).any(0).nonzero().flatten()
+    q, k, v = (x[some] for x in call.global_qkv)
+    return [
+        (everything, local, mask & ~apart[..., None]),
+        (rows, (q[:, :, rows], k, v), mask[:, :, rows] & apart[:, :, rows, None]),
+    ]
+
+
+def _expand(x: Tensor, call: Call) -> Tensor:
+    """Repeat the key heads `(examples, kv_heads, n, D)` for their query heads, made precise."""
+    share = call.request.heads // max(1, call.request.kv_heads)
+    x = x.to(accumulation_dtype(call.q.dtype))
+    return x.repeat_interleave(share, 1) if share > 1 else x
+
+
+def _reduce(x: Tensor, call: Call) -> Tensor:
+    """Add up what the query heads contribute to their key head."""
+    share = call.request.heads // max(1, call.request.kv_heads)
+    return x.unflatten(1, (-1, share)).sum(2) if share > 1 else x
+
+
+def _weights(q: Tensor, k: Tensor, mask: Tensor, call: Call) -> tuple[Tensor, Tensor]:
+    """Return weights `(examples, heads, rows, kv_len)`, zeros in empty rows, and log-sum-exp."""
+    dtype = accumulation_dtype(call.q.dtype)
+    scores = (q.to(dtype) * call.scale) @ _expand(k, call).mT
+    scores = scores.masked_fill_(~mask, -torch.inf)
+    lse = (
+        scores.logsumexp(-1) if scores.shape[-1] else scores.new_full(scores.shape[:3], -torch.inf)
+    )
+    return scores.sub_(lse.masked_fill(lse == -torch.inf, 0)[..., None]).exp_(), lse
+
+
+def _dropout_factors(call: Call, some: slice) -> Tensor | None:
+    """Draw the factors 0 and 1 / (1 - p) of all weights of some examples.
+
+    Each example has a seed of its own, so that it does not matter how many are taken at once.
+    """
+    request = call.request
+    if not request.dropout_p:
+        return None
+    factors = torch.empty(
+        some.stop - some.start,
+        request.heads,
+        request.q_len,
+        request.kv_len,
+        dtype=accumulation_dtype(call.q.dtype),
+        device=call.q.device,
+    )
+    for example in range(some.start, some.stop):
+        generator = torch.Generator(call.q.device).manual_seed((call.seed + example) % (1 << 63))
+        factors[example - some.start].bernoulli_(1 - request.dropout_p, generator=generator)
+    return factors.div_(1 - request.dropout_p) if request.dropout_p < 1 else factors.zero_()

@@ -1,0 +1,129 @@
+"""What every pair of a call sees, for several examples at once.
+
+The oracle takes examples one by one. Here, what does not depend on the example is asked of it once,
+and only marks and segments are compared for each.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from sparse_patterns.kernels.base import Call
+from sparse_patterns.lowering.normal_form import has_batch_rows, row_tokens
+from sparse_patterns.lowering.plan import Plan
+from sparse_patterns.spec.algebra import takes_example_tensors
+from sparse_patterns.spec.atoms import BatchGlobal, SameDocument
+from sparse_patterns.spec.base import Complement, Intersection, Pattern, Union
+from sparse_patterns.spec.oracle import ExampleContext, visible
+
+__all__ = ["global_rows", "pair_mask"]
+
+CACHE_BYTES = 1 << 26
+"""Masks kept between calls, in bytes; the one not used for longest goes first."""
+
+_kept: OrderedDict[tuple[object, ...], Tensor] = OrderedDict()
+
+
+def pair_mask(call: Call, plan: Plan, some: slice) -> Tensor:
+    """Return what each head of some examples sees.
+
+    Args:
+        call: The call.
+        plan: Its plan.
+        some: Which examples.
+
+    Returns:
+        bool `(examples or 1, heads or 1, q_len, kv_len)`.
+    """
+    groups = [_of_group(group.pattern, call, some) for group in plan.groups]
+    if len(groups) == 1:
+        mask = groups[0][:, None]
+    else:
+        examples = max(group.shape[0] for group in groups)
+        request = call.request
+        shape = (examples, request.heads, request.q_len, request.kv_len)
+        mask = torch.empty(shape, dtype=torch.bool, device=call.q.device)
+        for group, seen in zip(plan.groups, groups, strict=True):
+            mask[:, list(group.heads)] = seen[:, None]
+    if call.key_mask is not None:
+        real = call.key_mask[some]
+        mask = mask & real[:, None, None] & _at_queries(real, call, outside=True)[:, None, :, None]
+    return mask
+
+
+def global_rows(call: Call, plan: Plan, some: slice) -> Tensor:
+    """Return which rows are those of global tokens, bool `(examples or 1, heads, q_len)`."""
+    request, device = call.request, call.q.device
+    marks = [torch.zeros(1, request.kv_len, dtype=torch.bool, device=device) for _ in plan.groups]
+    for group, own in zip(plan.groups, marks, strict=True):
+        own[:, list(row_tokens(group.pattern, request.kv_len))] = True
+    if call.global_mask is not None:
+        given = call.global_mask[some]
+        marks = [
+            own | given if has_batch_rows(group.pattern) else own.expand_as(given)
+            for group, own in zip(plan.groups, marks, strict=True)
+        ]
+    shape = (marks[0].shape[0], request.heads, request.q_len)
+    rows = torch.empty(shape, dtype=torch.bool, device=device)
+    for group, own in zip(plan.groups, marks, strict=True):
+        rows[:, list(group.heads)] = _at_queries(own, call, outside=False)[:, None]
+    return rows
+
+
+def _of_group(pattern: Pattern, call: Call, some: slice) -> Tensor:
+    """Return what a bound pattern sees, bool `(examples or 1, q_len, kv_len)`."""
+    if not takes_example_tensors(pattern):
+        return _of_every_example(pattern, call)
+    if isinstance(pattern, BatchGlobal):
+        if call.global_mask is None:
+            shape = (1, call.request.q_len, call.request.kv_len)
+            return torch.zeros(shape, dtype=torch.bool, device=call.q.device)
+        marks = call.global_mask[some]
+        columns = marks[:, None].expand(-1, call.request.q_len, -1)
+        rows = _at_queries(marks, call, outside=False)
+        return columns | rows[..., None] if pattern.rows else columns
+    if isinstance(pattern, SameDocument):
+        assert call.segment_ids is not None
+        segments = call.segment_ids[some]
+        inside = _at_queries(torch.ones_like(segments, dtype=torch.bool), call, outside=False)
+        own = _at_queries(segments, call, outside=0)
+        return inside[..., None] & (own[..., None] == segments[:, None])
+    parts = [_of_group(part, call, some) for part in pattern.children()]
+    if isinstance(pattern, Union):
+        return reduce(torch.logical_or, parts)
+    if isinstance(pattern, Intersection):
+        return reduce(torch.logical_and, parts)
+    assert isinstance(pattern, Complement)
+    return ~parts[0]
+
+
+def _of_every_example(pattern: Pattern, call: Call) -> Tensor:
+    request = call.request
+    device = call.q.device
+    key = (pattern, request.q_len, request.kv_len, request.q_offset, device)
+    if key in _kept:
+        _kept.move_to_end(key)
+        return _kept[key]
+    q = torch.arange(request.q_len, device=device)[:, None] + request.q_offset
+    k = torch.arange(request.kv_len, device=device)[None]
+    seen = visible(pattern, q, k, ExampleContext(request.kv_len))
+    seen = seen.expand(request.q_len, request.kv_len)[None].contiguous()
+    if seen.numel() <= CACHE_BYTES:
+        _kept[key] = seen
+        while sum(mask.numel() for mask in _kept.values()) > CACHE_BYTES:
+            _kept.popitem(last=False)
+    return seen
+
+
+def _at_queries(values: Tensor, call: Call, *, outside: bool | int) -> Tensor:
+    """Read values of keys `(examples, kv_len)` at the positions of the queries."""
+    request = call.request
+    positions = torch.arange(request.q_len, device=values.device) + request.q_offset
+    beyond = (positions < 0) | (positions >= request.kv_len)
+    if not request.kv_len:
+        return values.new_full((values.shape[0], request.q_len), outside)
+    return values[:, positions.clamp(0, request.kv_len - 1)].masked_fill(beyond, outside)

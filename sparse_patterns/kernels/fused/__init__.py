@@ -1,0 +1,1 @@
+"""The fused kernel: windows, columns and documents by xformers' attention operators."""

@@ -1,0 +1,197 @@
+"""xformers' FlashAttention 2 operator on the shapes of partials.
+
+The masks are xformers' own attention biases, all but one: it has none for a window on both sides
+in packed sequences that its backward takes, so there the registered operator underneath is given
+the window as two numbers.
+
+The operator's own `apply` is called, not `memory_efficient_attention_forward`: that asks whether
+xformers' compiled extension was loaded, which FlashAttention 2 out of torch does not need. What
+else it asks holds for every partial, as the tests show. Nothing of xformers is imported before the
+first call.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparse_patterns.kernels.fused.operator import Shape
+from sparse_patterns.lowering.fused.bands import Band, window_sides
+
+OLDEST = (0, 0, 35)
+"""The first release of xformers that this was written for."""
+
+REINSTALL = "pip install the xformers release made for this torch (see python -m xformers.info)"
+"""What to do about an operator that is not there."""
+
+
+@lru_cache(maxsize=1)
+def missing_library() -> str | None:
+    """Return what is missing for xformers to be used and how to get it; None if nothing is."""
+    if importlib.util.find_spec("xformers") is None:
+        return "xformers is not installed: pip install xformers"
+    version = importlib.metadata.version("xformers")
+    parts = [int(part) for part in version.split("+")[0].split(".")[:3] if part.isdigit()]
+    if tuple(parts) < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        return f"xformers {version} is older than {oldest}: pip install -U 'xformers>={oldest}'"
+    return None
+
+
+@lru_cache(maxsize=1)
+def missing_device() -> str | None:
+    """Return what keeps the operator from running on this machine's GPU; None if nothing does."""
+    if not torch.cuda.is_available():
+        built = "torch sees none" if torch.version.cuda else "torch is built without CUDA"
+        return f"no CUDA device is there ({built}): needs an NVIDIA GPU and a CUDA build of torch"
+    capability = torch.cuda.get_device_capability()
+    if capability < (8, 0):
+        found = ".".join(map(str, capability))
+        return f"the GPU has compute capability {found}, FlashAttention 2 needs 8.0 or more"
+    version = importlib.metadata.version("xformers")
+    try:
+        flash = _fmha().flash
+        ready = flash.FwOp.is_available() and flash.BwOp.is_available()
+    except (ImportError, AttributeError) as error:
+        return f"xformers {version} does not offer FlashAttention 2 here ({error}): {REINSTALL}"
+    if not ready:
+        return f"xformers {version} found no FlashAttention 2 in this torch: {REINSTALL}"
+    return None
+
+
+def make_bias(shape: Shape, rows: int, keys: int, device: torch.device | str) -> Any:
+    """Return xformers' attention bias of a shape, or None where nothing is masked.
+
+    Args:
+        shape: What is to be masked.
+        rows: Rows of an example, where the shape has no lengths.
+        keys: Keys of an example, likewise.
+        device: Where the bias keeps its lengths.
+
+    Raises:
+        LookupError: xformers has none (see `has_bias`).
+    """
+    biases = _fmha().attn_bias
+    band = shape.band
+    if shape.lengths is None:
+        if band == Band(None, None):
+            return None
+        if band == Band(None, 0):
+            return biases.LowerTriangularFromBottomRightMask()
+        return biases.LocalAttentionFromBottomRightMask(*window_sides(band, rows, keys))
+    counts = [list(part) for part in shape.lengths]
+    device = torch.device(device)
+    if band == Band(None, None):
+        return biases.BlockDiagonalMask.from_seqlens(*counts, device=device)
+    if not has_bias(shape):
+        raise LookupError(f"xformers has no bias with a backward for {band} and packed sequences")
+    causal = biases.BlockDiagonalCausalFromBottomRightMask.from_seqlens(*counts, device=device)
+    if band.left is None:
+        return causal
+    return causal.make_local_attention_from_bottomright(band.left + 1)
+
+
+def has_bias(shape: Shape) -> bool:
+    """Return whether xformers has a bias of a shape that its backward takes."""
+    return shape.lengths is None or shape.band == Band(None, None) or shape.band.right == 0
+
+
+class XformersOperator:
+    """FlashAttention 2 by xformers: half types, CUDA; see `fused_operator.Operator`."""
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, shape: Shape, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """Return output and log-sum-exp."""
+        fmha = _fmha()
+        if not has_bias(shape):
+            starts, longest, window = _packed_window(shape, q.device)
+            out, lse, _ = fmha.flash.FwOp.OPERATOR(
+                *(x[0] for x in (q, k, v)),
+                *starts,
+                None,
+                *longest,
+                0.0,
+                scale,
+                False,
+                window_left=window[0],
+                window_right=window[1],
+                return_softmax=False,
+                block_tables=None,
+            )
+            return out[None], lse[None]
+        share = q.shape[2] // k.shape[2]
+        bias = make_bias(shape, q.shape[1], k.shape[1], q.device)
+        if share > 1:
+            q = q.unflatten(2, (k.shape[2], share))
+            k, v = (x[:, :, :, None].expand(*x.shape[:3], share, -1) for x in (k, v))
+        inputs = fmha.Inputs(query=q, key=k, value=v, attn_bias=bias, scale=scale)
+        out, context = fmha.flash.FwOp.apply(inputs, needs_gradient=True)
+        lse = context.lse
+        return (out.flatten(2, 3), lse.flatten(1, 2)) if share > 1 else (out, lse)
+
+    def backward(
+        self,
+        grad: Tensor,
+        out: Tensor,
+        lse: Tensor,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        shape: Shape,
+        scale: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the gradients of `q, k, v`; the backward knows no grouped heads."""
+        fmha = _fmha()
+        share = q.shape[2] // k.shape[2]
+        if share > 1:
+            k, v = (x.repeat_interleave(share, 2) for x in (k, v))
+        if has_bias(shape):
+            bias = make_bias(shape, q.shape[1], k.shape[1], q.device)
+            inputs = fmha.Inputs(query=q, key=k, value=v, attn_bias=bias, scale=scale)
+            grads = fmha.flash.BwOp.apply(fmha.Context(out=out, lse=lse), inputs, grad)
+            grad_q, grad_k, grad_v = grads.dq, grads.dk, grads.dv
+        else:
+            starts, longest, window = _packed_window(shape, q.device)
+            raw = fmha.flash.BwOp.OPERATOR(
+                False,
+                grad[0].contiguous(),
+                *(x[0] for x in (q, k, v, out, lse)),
+                *starts,
+                *longest,
+                0.0,
+                scale,
+                False,
+                window_left=window[0],
+                window_right=window[1],
+                rng_state=None,
+            )
+            grad_q, grad_k, grad_v = (x[None] for x in raw)
+        if share > 1:
+            grad_k, grad_v = (x.unflatten(2, (-1, share)).sum(3) for x in (grad_k, grad_v))
+        return grad_q, grad_k, grad_v
+
+
+def _packed_window(
+    shape: Shape, device: torch.device
+) -> tuple[list[Tensor], list[int], tuple[int, int]]:
+    """Return where sequences start, the longest of them, and the window, for rows and keys."""
+    assert shape.lengths is not None
+    starts = [
+        torch.tensor([0, *counts], dtype=torch.int32).cumsum(0, dtype=torch.int32).to(device)
+        for counts in shape.lengths
+    ]
+    longest = [max(counts) for counts in shape.lengths]
+    return starts, longest, window_sides(shape.band, *longest)
+
+
+@lru_cache(maxsize=1)
+def _fmha() -> Any:
+    from xformers.ops import fmha
+
+    return fmha

@@ -1,0 +1,1 @@
+"""The tiles kernel: strips of the sequence, batched as strided views."""

@@ -1,0 +1,195 @@
+"""The tiled kernel: batched matrix products over the runs of a plan.
+
+It is made for the CPU, and right everywhere. For each head, each run of tiles is taken some tiles
+at a time: scores by one batched product over strided views of `q` and `k` (nothing is copied), a
+mask on the columns that need one, exponentials in place, and a second product into the output.
+Parts add up: numerators and denominators of disjoint parts are sums. Scores that are certain to
+stay small (by Cauchy-Schwarz) are not shifted by their maximum; all others are, as in
+FlashAttention (Dao et al. 2022). The backward pass computes the weights again from the log-sum-exp,
+so memory grows with the length and not with the window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from sparse_patterns.kernels.base import Call, Kernel, Request, Tolerance, accumulation_dtype
+from sparse_patterns.kernels.tiles.head import Dropout, Side, Workspace, packed
+from sparse_patterns.kernels.tiles.passes import Gradients, backward_parts, forward_parts
+from sparse_patterns.kernels.tiles.pieces import SCORES_AT_ONCE
+from sparse_patterns.kernels.tiles.selection import Selection, select
+from sparse_patterns.lowering.plan import Plan
+from sparse_patterns.lowering.tiles.runs import PlanPart
+
+HEAD_SECONDS, PIECE_SECONDS, FLOP_RATE = 100e-6, 20e-6, 200e9
+"""Declared rates, for choosing a kernel: time of a head, of a piece, and operations per second."""
+
+
+class TilesKernel(Kernel):
+    """Batched matrix products over the tiles of the plan."""
+
+    name = "tiles"
+    tolerances: ClassVar[Mapping[torch.dtype, Tolerance]] = {
+        torch.float64: Tolerance(1e-14, 2e-14),
+        torch.float32: Tolerance(2e-6, 5e-6),
+        torch.bfloat16: Tolerance(1.6e-2, 1e-2),
+        torch.float16: Tolerance(2e-3, 1e-3),
+    }
+
+    def seconds(self, request: Request, plan: Plan) -> float:
+        """Estimate the time from the pairs computed and the number of pieces."""
+        pieces = 0
+        for group in plan.groups:
+            runs = [run for part in group.parts for run in part.runs]
+            pieces += len(group.heads) * sum(1 + run.pairs // SCORES_AT_ONCE for run in runs)
+        flops = 4 * request.head_dim * plan.computed
+        seconds = HEAD_SECONDS * request.heads + PIECE_SECONDS * pieces + flops / FLOP_RATE
+        return request.batch * seconds
+
+    def forward(self, call: Call, plan: Plan) -> tuple[Tensor, Tensor]:
+        """Return output and log-sum-exp; see `Kernel.forward`."""
+        heads = _Heads(call, plan)
+        out = torch.empty_like(call.q)
+        lse = torch.empty(call.q.shape[:3], dtype=heads.dtype, device=call.q.device)
+        for example in range(call.request.batch):
+            for head, at in enumerate(heads.selections(example)):
+                dropout = heads.dropout(example, head)
+                side = heads.side(example, head)
+                target = out[example, head]
+                usable = target.dtype == heads.dtype and target.is_contiguous()
+                total, logs = forward_parts(
+                    side, at.parts, at, dropout, heads.space, target if usable else None
+                )
+                for part in at.row_parts:
+                    rows = part.queries
+                    row_side = heads.row_side(side, part, example, head)
+                    total[rows], logs[rows] = forward_parts(
+                        row_side, [part], at, dropout, heads.space
+                    )
+                if at.padded.numel():
+                    total[at.padded] = 0
+                    logs[at.padded] = -torch.inf
+                if not usable:
+                    target.copy_(total)
+                lse[example, head] = logs
+        return out, lse
+
+    def backward(
+        self,
+        call: Call,
+        plan: Plan,
+        out: Tensor,
+        lse: Tensor,
+        grad_out: Tensor,
+        grad_lse: Tensor | None,
+    ) -> tuple[Tensor, ...]:
+        """Return the gradients; see `Kernel.backward`."""
+        heads = _Heads(call, plan)
+        inputs = (call.q, call.k, call.v, *(call.global_qkv or ()))
+        results = tuple(torch.empty_like(x) for x in inputs)
+        for example in range(call.request.batch):
+            selections = heads.selections(example)
+            for kv_head in range(call.request.kv_heads):
+                sums = [
+                    torch.zeros(x.shape[2:], dtype=heads.dtype, device=x.device) for x in inputs
+                ]
+                for head in range(kv_head * heads.share, (kv_head + 1) * heads.share):
+                    for query_sum in sums[::3]:
+                        query_sum.zero_()
+                    at = selections[head]
+                    upstream = packed(grad_out[example, head], heads.dtype)
+                    delta = (upstream * out[example, head]).sum(-1)
+                    if grad_lse is not None:
+                        delta -= grad_lse[example, head]
+                    # A row that sees nothing, or is padded, has weights exp(score - inf) = 0.
+                    logs = lse[example, head].masked_fill(
+                        lse[example, head] == -torch.inf, torch.inf
+                    )
+                    heads.add_gradients(example, head, at, logs, upstream, delta, sums)
+                    for result, query_sum in zip(results[::3], sums[::3], strict=True):
+                        result[example, head] = query_sum.mul_(call.scale)
+                for index, total in enumerate(sums):
+                    if index % 3:
+                        results[index][example, kv_head] = total
+        return results
+
+
+class _Heads:
+    """One call, head by head."""
+
+    def __init__(self, call: Call, plan: Plan) -> None:
+        self.call = call
+        self.plan = plan
+        self.dtype = accumulation_dtype(call.q.dtype)
+        self.share = call.request.heads // max(1, call.request.kv_heads)
+        self.space = Workspace(self.dtype, call.q.device)
+
+    def selections(self, example: int) -> list[Selection]:
+        """Return what each head of an example computes."""
+        chosen: dict[int, Selection] = {}
+        for group in self.plan.groups:
+            at = select(self.call, group, example)
+            chosen.update(dict.fromkeys(group.heads, at))
+        return [chosen[head] for head in sorted(chosen)]
+
+    def dropout(self, example: int, head: int) -> Dropout:
+        """Return the dropout of a head, at its beginning."""
+        number = example * self.call.request.heads + head
+        seed = self.call.seed + number * 0x9E3779B97F4A7C15
+        return Dropout(self.call.request.dropout_p, seed, self.call.q.device)
+
+    def side(self, example: int, head: int) -> Side:
+        """Return the matrices of a head."""
+        call, kv_head = self.call, head // self.share
+        k, v = call.k[example, kv_head], call.v[example, kv_head]
+        return Side.of(call.q[example, head], k, v, call.scale, self.space)
+
+    def row_side(self, side: Side, part: PlanPart, example: int, head: int) -> Side:
+        """Return the matrices that the rows of global tokens are computed from."""
+        assert part.queries is not None
+        rows = part.queries.to(side.q.device)
+        if self.call.global_qkv is None:
+            return Side(side.q[rows], side.k, side.v, side.small)
+        q, k, v = self.call.global_qkv
+        kv_head = head // self.share
+        q = q[example, head].index_select(0, rows)
+        return Side.of(q, k[example, kv_head], v[example, kv_head], self.call.scale, self.space)
+
+    def add_gradients(
+        self,
+        example: int,
+        head: int,
+        at: Selection,
+        logs: Tensor,
+        upstream: Tensor,
+        delta: Tensor,
+        sums: list[Tensor],
+    ) -> None:
+        """Add one head's gradients to `sums`: those of `q, k, v` and, if given, of `global_qkv`."""
+        dropout = self.dropout(example, head)
+        side = self.side(example, head)
+        own = logs.index_fill(0, at.apart, torch.inf)
+        grads = Gradients(*sums[:3])
+        backward_parts(side, at.parts, at, dropout, self.space, own, upstream, delta, grads)
+        for part in at.row_parts:
+            assert part.queries is not None
+            rows = part.queries.to(logs.device)
+            row_side = self.row_side(side, part, example, head)
+            row_q = torch.zeros_like(row_side.q)
+            grads = Gradients(row_q, *sums[-2:])
+            backward_parts(
+                row_side,
+                [part],
+                at,
+                dropout,
+                self.space,
+                logs[rows],
+                upstream[rows],
+                delta[rows],
+                grads,
+            )
+            sums[-3].index_add_(0, rows, row_q)

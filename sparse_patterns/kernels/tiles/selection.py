@@ -1,0 +1,207 @@
+"""What one example adds to a plan: its global tokens, padded keys and documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from sparse_patterns.kernels.base import Call
+from sparse_patterns.lowering.plan import Group
+from sparse_patterns.lowering.tiles.rows import row_part
+from sparse_patterns.lowering.tiles.runs import PlanPart, TileRun
+from sparse_patterns.spec.algebra import alternatives
+from sparse_patterns.spec.atoms import BatchGlobal
+from sparse_patterns.spec.base import Pattern
+from sparse_patterns.spec.oracle import ExampleContext, visible
+
+FEW_ROWS = 64
+"""Gathered gradients of up to this many keys are added row by row."""
+
+
+@dataclass
+class Selection:
+    """The parts of a group for one example, and the masks that hold for it.
+
+    Attributes:
+        parts: Disjoint parts over all query rows.
+        row_parts: Parts that compute the rows of global tokens, apart from the others.
+        apart: int64, the rows that the row parts compute: what the other parts find there is
+            dropped.
+        padded: int64, the rows of padded queries.
+        q_offset: Position of query row 0.
+        context: The tensors of the example, for patterns evaluated at the call.
+        key_mask: bool `(kv_len,)` or None where no key is padded.
+        documents: Documents of the keys, int64 `(kv_len,)` counted from 0, or None.
+    """
+
+    parts: list[PlanPart]
+    row_parts: list[PlanPart]
+    apart: Tensor
+    padded: Tensor
+    q_offset: int
+    context: ExampleContext
+    key_mask: Tensor | None
+    documents: Tensor | None
+    _real: dict[int, tuple[Tensor, list[int]]] = field(default_factory=dict)
+    _changes: list[int] = field(default_factory=list)
+
+    def gather(self, x: Tensor, part: PlanPart) -> Tensor:
+        """Return the rows of `x` that a part's runs index as keys."""
+        return x if part.keys is None else x.index_select(0, part.keys.to(x.device))
+
+    def scatter(self, total: Tensor, parts: Tensor, part: PlanPart) -> None:
+        """Add gradients of gathered keys to those of all keys, where any were gathered."""
+        if part.keys is None:
+            return
+        keys = part.keys.to(total.device)
+        if keys.numel() <= FEW_ROWS:
+            total.index_add_(0, keys, parts)
+        else:
+            # The backward of an embedding look-up: adds rows in parallel, unlike index_add_ on a
+            # CPU.
+            total.add_(
+                torch.ops.aten.embedding_dense_backward(parts, keys, total.shape[0], -1, False)
+            )
+
+    def factors(
+        self, shape: torch.Size, part: PlanPart, run: TileRun, tile: int, row: int
+    ) -> Iterator[Tensor]:
+        """Yield factors of 1 and 0 for the pairs that the example's tensors hide.
+
+        Args:
+            shape: `(C, T, L)`: `C` tiles from `tile` on and `T` of their rows from `row` on.
+            part: The part.
+            run: The run.
+            tile: First tile.
+            row: First row in each tile.
+
+        Yields:
+            Floating-point tensors that broadcast to `shape`, none where nothing is hidden.
+        """
+        tiles, rows, keys = shape
+        start = run.k_start + tile * run.k_tile
+        stop = start + (tiles - 1) * run.k_tile + (keys - 1) * run.k_step + 1
+        if self.key_mask is not None:
+            real, hidden = self._real_keys(part)
+            if hidden[stop] > hidden[start]:
+                yield real.as_strided((tiles, 1, keys), (run.k_tile, 0, run.k_step), start)
+        if not part.documents and part.dynamic is None:
+            return
+        device = self.padded.device
+        tile_index = torch.arange(tile, tile + tiles, device=device)
+        q = run.q_start + tile_index[:, None] * run.q_tile
+        q = q + (row + torch.arange(rows, device=device)) * run.q_step
+        q = self.q_offset + (q if part.queries is None else part.queries.to(q.device)[q])
+        k = run.k_start + tile_index[:, None] * run.k_tile
+        k = k + torch.arange(keys, device=device) * run.k_step
+        k = k if part.keys is None else part.keys.to(k.device)[k]
+        if part.dynamic is not None:
+            yield visible(part.dynamic, q[:, :, None], k[:, None, :], self.context).float()
+        elif self._one_document(q, k) is False:
+            assert self.documents is not None
+            length = self.context.kv_len
+            own = torch.where((q < 0) | (q >= length), -1, self.documents[q.clamp(0, length - 1)])
+            yield (own[:, :, None] == self.documents[k][:, None, :]).float()
+
+    def _real_keys(self, part: PlanPart) -> tuple[Tensor, list[int]]:
+        """Return 1 or 0 for each key a part indexes, and how many are hidden before each."""
+        if id(part) not in self._real:
+            assert self.key_mask is not None
+            real = self.gather(self.key_mask, part)
+            self._real[id(part)] = (real.float(), [0, *accumulate((~real).int().tolist())])
+        return self._real[id(part)]
+
+    def _one_document(self, q: Tensor, k: Tensor) -> bool:
+        """Return whether all positions lie in one unbroken stretch of one document."""
+        assert self.documents is not None
+        if not self._changes:
+            changed = (self.documents[1:] != self.documents[:-1]).int().tolist()
+            self._changes = [0, *accumulate(changed)]
+        low, high = min(int(q.min()), int(k.min())), max(int(q.max()), int(k.max()))
+        if low < 0 or high >= self.context.kv_len:
+            return False
+        return self._changes[low] == self._changes[high]
+
+
+def select(call: Call, group: Group, example: int) -> Selection:
+    """Return a group's parts for one example, with everything filled in that the call brings."""
+    request = call.request
+    device = call.q.device
+    key_mask = None if call.key_mask is None else call.key_mask[example]
+    marks = None if call.global_mask is None else call.global_mask[example]
+    documents = None
+    if call.segment_ids is not None:
+        documents = torch.unique(call.segment_ids[example], return_inverse=True)[1]
+    if key_mask is not None and marks is not None:
+        marks = marks & key_mask
+    context = ExampleContext(request.kv_len, marks, documents)
+    positions = torch.arange(request.q_len, device=device) + request.q_offset
+    apart = torch.zeros(request.q_len, dtype=torch.bool, device=device)
+    if group.row_tokens:
+        rows = torch.tensor(group.row_tokens, device=device) - request.q_offset
+        apart[rows[(rows >= 0) & (rows < request.q_len)]] = True
+
+    parts, row_parts = [], []
+    for part in group.parts:
+        if part.name == "batch columns":
+            tokens = None if marks is None else marks.nonzero().flatten()
+            if tokens is not None and tokens.numel():
+                runs = tuple(replace(run, keys=tokens.numel()) for run in part.runs)
+                parts.append(_settle(replace(part, keys=tokens, runs=runs), positions, context))
+        elif part.queries is not None:
+            row_parts.append(_settle(part, positions, context))
+        else:
+            parts.append(part)
+    if group.batch_rows and marks is not None:
+        own = _at(marks, positions) & ~apart
+        rows = own.nonzero().flatten()
+        if rows.numel():
+            whole = any(
+                isinstance(atom, BatchGlobal) and atom.rows for atom in alternatives(group.pattern)
+            )
+            part = row_part(
+                group.pattern, rows.cpu(), request.kv_len, request.q_offset, whole, evaluate=False
+            )
+            row_parts.append(_settle(part, positions, context))
+            apart |= own
+    padded = torch.zeros_like(apart) if key_mask is None else _at(~key_mask, positions)
+    return Selection(
+        parts,
+        row_parts,
+        apart.nonzero().flatten(),
+        padded.nonzero().flatten(),
+        request.q_offset,
+        context,
+        None if key_mask is None or bool(key_mask.all()) else key_mask,
+        documents,
+    )
+
+
+def _at(marks: Tensor, positions: Tensor) -> Tensor:
+    """Read marks at positions, False outside the sequence."""
+    inside = (positions >= 0) & (positions < marks.numel())
+    if not marks.numel():
+        return inside
+    return inside & marks[positions.clamp(0, marks.numel() - 1)]
+
+
+def _settle(part: PlanPart, positions: Tensor, context: ExampleContext) -> PlanPart:
+    """Evaluate a part's dynamic pattern once, as masks of its runs."""
+    if part.dynamic is None:
+        return part
+    runs = tuple(_masked(part, run, part.dynamic, positions, context) for run in part.runs)
+    return replace(part, runs=runs, dynamic=None)
+
+
+def _masked(
+    part: PlanPart, run: TileRun, pattern: Pattern, positions: Tensor, context: ExampleContext
+) -> TileRun:
+    rows, keys = run.query_rows().to(positions.device), run.key_indices().to(positions.device)
+    rows = rows if part.queries is None else part.queries.to(rows.device)[rows]
+    keys = keys if part.keys is None else part.keys[keys]
+    seen = visible(pattern, positions[rows][:, :, None], keys[:, None, :], context)
+    return replace(run, mask=None if bool(seen.all()) else seen)

@@ -1,0 +1,1 @@
+"""The fused form of a plan: disjoint partial attentions that library operators can run."""

@@ -1,0 +1,141 @@
+"""Terms given by a table of blocks: each tile gathers the key blocks that its row names."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sparse_patterns.lowering.normal_form import Conjunct, without
+from sparse_patterns.lowering.tiles.masks import evaluate_pairs, may_overlap, with_masks
+from sparse_patterns.lowering.tiles.runs import PlanPart
+from sparse_patterns.lowering.tiles.tiles import MAX_ROWS, RUN_PAIRS, Tiles
+from sparse_patterns.spec.atoms import BlockTable
+from sparse_patterns.spec.base import Pattern
+from sparse_patterns.spec.binding import BoundRandomBlocks
+from sparse_patterns.spec.block_layouts import table_pairs
+
+MAX_GATHERED = 1 << 16
+"""Keys that a part gathers; more are split over several parts."""
+
+
+def layout_parts(
+    conjunct: Conjunct, earlier: list[Conjunct], q: Tensor, kv_len: int
+) -> list[PlanPart]:
+    """Lower a conjunct given by a table of blocks; each tile gathers the key blocks of its row."""
+    layout = conjunct.layout
+    assert isinstance(layout, BoundRandomBlocks | BlockTable)
+    block = layout.block
+    height = -(-block // -(-block // MAX_ROWS))
+    starts = (q % block % height == 0).nonzero().flatten()
+    if not starts.numel() or starts[0] != 0:
+        starts = torch.cat([torch.zeros(1, dtype=torch.int64), starts])
+    rows = torch.cat([starts[1:], torch.tensor([q.numel()])]) - starts
+    block_row = torch.div(q[starts], block, rounding_mode="floor")
+    tile, column = table_pairs(layout, block_row, -(-kv_len // block))
+
+    # A pair of a tile and a key block: fully visible, not visible, or to be evaluated.
+    q_first = q[starts][tile]
+    q_last = q_first + rows[tile] - 1
+    k_first = column * block
+    k_last = (k_first + block - 1).clamp(max=kv_len - 1)
+    low_first, high_first = conjunct.bounds(q_first, kv_len)
+    low_last, high_last = conjunct.bounds(q_last, kv_len)
+    keep = (low_first <= k_last) & (high_last >= k_first)
+    exact = (k_last - k_first < block - 1) | (low_last > k_first) | (high_first < k_last)
+    if conjunct.rest or conjunct.columns or conjunct.dilation > 1:
+        exact |= True
+    for other in earlier:
+        exact |= may_overlap(other, q_first, q_last, k_first, k_last, kv_len)
+    tile, column, exact, k_first = tile[keep], column[keep], exact[keep], k_first[keep]
+    key = k_first[:, None] + torch.arange(block)
+    row = torch.arange(int(rows.max()) if rows.numel() else 0)
+    masks = (row < rows[tile][:, None])[:, :, None] & (key < kv_len)[:, None, :]
+    if exact.any() and not conjunct.dynamic:
+        position = (q[starts][:, None] + row)[tile[exact]]
+        inside = key[exact].clamp(max=kv_len - 1)
+        masks[exact] &= evaluate_pairs(without(conjunct, earlier), position, inside, kv_len)
+    seen = masks.flatten(1).any(1)
+    tile, column, masks = tile[seen], column[seen], masks[seen]
+    dynamic = without(conjunct, earlier) if conjunct.dynamic else None
+    # Blocks that are cut slantwise, by a window, go apart: they are few, and any tile with one
+    # would cut the runs of the others.
+    slanted = ((masks != masks[:, :1]) & (row < rows[tile][:, None])[:, :, None]).flatten(1).any(1)
+    return [
+        part
+        for some in (~slanted, slanted)
+        for part in _gathered_parts(
+            conjunct, starts, rows, tile[some], column[some], masks[some], block, kv_len, dynamic
+        )
+    ]
+
+
+def _gathered_parts(
+    conjunct: Conjunct,
+    starts: Tensor,
+    rows: Tensor,
+    tile: Tensor,
+    column: Tensor,
+    masks: Tensor,
+    block: int,
+    kv_len: int,
+    dynamic: Pattern | None,
+) -> list[PlanPart]:
+    """Make parts whose key list holds the key blocks of one tile after those of another."""
+    parts = []
+    count = torch.bincount(tile, minlength=starts.numel())
+    filled = _fill_up(count, rows, block)
+    shapes = torch.stack([rows, filled], 1)
+    first_pair = count.cumsum(0) - count
+    for height, blocks in torch.unique(shapes[count > 0], dim=0).tolist():
+        chosen = ((rows == height) & (filled == blocks)).nonzero().flatten()
+        keys = blocks * block
+        for some in chosen.split(max(1, MAX_GATHERED // keys)):
+            number = torch.arange(blocks)
+            own = number < count[some][:, None]
+            pair = first_pair[some][:, None] + torch.minimum(number, count[some][:, None] - 1)
+            listed = (column[pair][:, :, None] * block + torch.arange(block)).clamp(max=kv_len - 1)
+            mask = masks[pair][:, :, :height] & own[:, :, None, None]
+            mask = mask.transpose(1, 2).reshape(some.numel(), height, keys)
+            tiles = Tiles(
+                starts[some],
+                torch.full_like(some, height),
+                torch.arange(some.numel()) * keys,
+                torch.full_like(some, keys),
+                torch.zeros_like(some),
+                [None],
+                1,
+            )
+            runs = with_masks(tiles, mask).to_runs()
+            parts.append(
+                PlanPart(
+                    "blocks", runs, listed.flatten(), documents=conjunct.documents, dynamic=dynamic
+                )
+            )
+    return parts
+
+
+def _fill_up(count: Tensor, rows: Tensor, block: int) -> Tensor:
+    """Return how many key blocks each tile computes, some of them hidden.
+
+    Tiles that see fewer blocks than those around them would be runs of their own, and cut the runs
+    of the others.
+
+    Args:
+        count: int64 `(tiles,)`, the key blocks of each tile.
+        rows: int64 `(tiles,)`, number of rows.
+        block: Keys of a block.
+    """
+    filled = count.clone()
+    for height in torch.unique(rows).tolist():
+        of_height = (rows == height) & (count > 0)
+        most = 0
+        for blocks in torch.unique(count[of_height]).flip(0).tolist():
+            chosen = of_height & (count == blocks)
+            index = chosen.nonzero().flatten()
+            stretches = int((index.diff() > 1).sum()) + 1
+            hidden = index.numel() * height * block * (most - blocks)
+            if most and hidden <= 2 * stretches * RUN_PAIRS:
+                filled[chosen] = most
+            else:
+                most = blocks
+    return filled

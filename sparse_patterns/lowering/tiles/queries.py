@@ -1,0 +1,107 @@
+"""Which query rows make a tile."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sparse_patterns.lowering.normal_form import Conjunct
+from sparse_patterns.lowering.tiles.tiles import MAX_ROWS, RUN_PAIRS
+
+MAX_EDGE = 512
+"""Rows of a tile at the end of a sequence."""
+
+MAX_STEP_WITH_EDGES = 16
+"""Dilation up to which the ends of a sequence are tiles of their own."""
+
+
+def tile_rows(width: float) -> int:
+    """Return how many query rows a tile takes for keys of a mean width."""
+    return 32 if width <= 96 else 64 if width <= 1024 else MAX_ROWS
+
+
+def column_rows(low: Tensor, high: Tensor) -> int:
+    """Return how many query rows a tile takes that sees an interval of a list of keys.
+
+    Where intervals differ, taller tiles compute more pairs that nobody sees, but are fewer.
+
+    Args:
+        low: int64, the first key of the list that each query sees.
+        high: int64, the last; below `low` where it sees none.
+    """
+    heights, costs = [MAX_ROWS], []
+    while heights[-1] * 2 <= low.numel():
+        heights.append(heights[-1] * 2)
+    low, high = low.masked_fill(low > high, 1 << 50), high.masked_fill(low > high, -1)
+    for height in heights:
+        missing = (0, -low.numel() % height)
+        first = functional.pad(low, missing, value=1 << 50).view(-1, height).amin(1)
+        last = functional.pad(high, missing, value=-1).view(-1, height).amax(1)
+        ends = torch.stack([first, last], 1)[first <= last]
+        pairs = int((ends[:, 1] - ends[:, 0] + 1).sum()) * height
+        costs.append(pairs + RUN_PAIRS * len(torch.unique(ends, dim=0)))
+    return heights[costs.index(min(costs))]
+
+
+def cut_queries(
+    conjunct: Conjunct, q: Tensor, kv_len: int, step: int, height: int
+) -> tuple[Tensor, Tensor]:
+    """Cut the queries into tiles of about `height` rows, `step` apart.
+
+    Returns:
+        First query row and number of rows of each tile, int64 `(tiles,)`.
+    """
+    q_len = q.numel()
+    if conjunct.blocks and step == 1:
+        size = min(conjunct.blocks)
+        height = -(-size // -(-size // height))
+        starts = (q % size % height == 0).nonzero().flatten()
+        if not starts.numel() or starts[0] != 0:
+            starts = torch.cat([torch.zeros(1, dtype=torch.int64), starts])
+        stops = torch.cat([starts[1:], torch.tensor([q_len])])
+        return starts, stops - starts
+    edges = _edges(conjunct, q, kv_len, step, height)
+    if edges is not None:
+        return edges
+    residues = torch.arange(min(step, q_len))
+    lengths = (q_len - residues + step - 1) // step
+    longest = int(lengths.max())
+    if longest <= 2 * height:
+        height = longest
+    tile = torch.arange(-(-longest // height))
+    starts = (residues[:, None] + tile * height * step).flatten()
+    rows = (lengths[:, None] - tile * height).clamp(max=height).flatten()
+    return starts[rows > 0], rows[rows > 0]
+
+
+def _edges(
+    conjunct: Conjunct, q: Tensor, kv_len: int, step: int, height: int
+) -> tuple[Tensor, Tensor] | None:
+    """Cut the queries of a window much shorter than the sequence, each end of it to one tile.
+
+    There the windows stick out by a different amount in every row, so that many small tiles would
+    share nothing. Returns what `cut_queries` does, or None where the window is not of that kind.
+    """
+    if (
+        conjunct.blocks
+        or conjunct.columns
+        or step > MAX_STEP_WITH_EDGES
+        or conjunct.left < 0
+        or conjunct.right < 0
+    ):
+        return None
+    first = max(0, -((int(q[0]) - conjunct.left) // step))
+    last = max(0, -((kv_len - 1 - conjunct.right - int(q[-1])) // step))
+    shortest = q.numel() // step
+    if max(first, last) > MAX_EDGE or first + last + 2 * height > shortest:
+        return None
+    starts, rows = [], []
+    for residue in range(step):
+        length = (q.numel() - residue + step - 1) // step
+        cuts = torch.tensor(
+            [0, *range(first, length - last, height), length - last, length]
+        ).unique()
+        starts.append(residue + cuts[:-1] * step)
+        rows.append(cuts.diff())
+    return torch.cat(starts), torch.cat(rows)

@@ -1,0 +1,137 @@
+"""Tiles of a plan in the making: how large they may be, and how they are grouped to runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sparse_patterns.lowering.tiles.runs import TileRun
+
+MAX_KEYS = 4096
+"""Keys of a tile; a longer interval is cut."""
+
+MAX_ROWS = 128
+"""Rows of a tile."""
+
+RUN_PAIRS = 1 << 14
+"""Pairs that are computed in the time that one more run costs."""
+
+
+@dataclass
+class Tiles:
+    """Tiles before they are grouped to runs; one row a tile.
+
+    Attributes:
+        q_start: int64 `(tiles,)`, first query row.
+        rows: int64 `(tiles,)`, number of rows.
+        k_start: int64 `(tiles,)`, first key.
+        keys: int64 `(tiles,)`, number of keys.
+        kind: int64 `(tiles,)`; tiles of one kind have equal masks, or masks to be stacked.
+        masks: By kind: bool `(1, rows, keys)` shared, `(tiles of the kind, rows, keys)` stacked in
+            order, or None.
+        step: Distance between rows of a tile, and between its keys.
+    """
+
+    q_start: Tensor
+    rows: Tensor
+    k_start: Tensor
+    keys: Tensor
+    kind: Tensor
+    masks: list[Tensor | None]
+    step: int
+
+    def to_runs(self) -> tuple[TileRun, ...]:
+        """Group the tiles to as few runs as a greedy scan finds, in one of two orders."""
+        by_row = self._scan(torch.arange(self.q_start.numel()))
+        if self.step == 1 or len(by_row) <= 2:
+            return by_row
+        by_start = self._scan(self.q_start.argsort(stable=True))
+        return min(by_row, by_start, key=len)
+
+    def _scan(self, order: Tensor) -> tuple[TileRun, ...]:
+        shape = torch.stack([self.kind, self.rows, self.keys], 1)
+        _, shape_id = torch.unique(shape, dim=0, return_inverse=True)
+        order = order[shape_id[order].argsort(stable=True)]
+        columns = (shape_id, self.q_start, self.k_start, self.rows, self.keys, self.kind)
+        table = torch.stack(columns, 1)[order].tolist()
+        rank = self._rank_in_kind()[order].tolist()
+        runs = []
+        first = 0
+        while first < len(table):
+            shape_now, q, k, rows, keys, kind = table[first]
+            stop = first + 1
+            q_tile = k_tile = 0
+            if stop < len(table) and table[stop][0] == shape_now:
+                q_tile, k_tile = table[stop][1] - q, table[stop][2] - k
+                limit = self._longest(k_tile)
+                if q_tile > 0 and k_tile >= 0:
+                    while (
+                        stop < min(len(table), first + limit)
+                        and table[stop][0] == shape_now
+                        and table[stop][1] - table[stop - 1][1] == q_tile
+                        and table[stop][2] - table[stop - 1][2] == k_tile
+                    ):
+                        stop += 1
+            count = stop - first
+            mask = self.masks[kind]
+            if mask is not None and mask.shape[0] > 1:
+                mask = mask[torch.tensor(rank[first:stop])]
+            if count == 1:
+                q_tile = k_tile = 0
+            runs.append(
+                TileRun(count, rows, keys, q, self.step, q_tile, k, self.step, k_tile, mask)
+            )
+            first = stop
+        return tuple(runs)
+
+    def _longest(self, k_tile: int) -> int:
+        """Return how many tiles may go into one run.
+
+        Gradients of keys are added by strided views, one multiple of the step at a time; tiles that
+        interleave must not come back to a key of an earlier one.
+        """
+        if k_tile % self.step == 0:
+            return self.q_start.numel()
+        return max(1, self.step // max(1, k_tile))
+
+    def _rank_in_kind(self) -> Tensor:
+        """Return each tile's number among those of its kind."""
+        order = self.kind.argsort(stable=True)
+        sorted_kind = self.kind[order]
+        first = torch.searchsorted(sorted_kind, sorted_kind)
+        rank = torch.empty_like(order)
+        rank[order] = torch.arange(order.numel()) - first
+        return rank
+
+
+def select_tiles(tiles: Tiles, which: Tensor) -> Tiles:
+    """Return some of the tiles, with the masks of all."""
+    return Tiles(
+        tiles.q_start[which],
+        tiles.rows[which],
+        tiles.k_start[which],
+        tiles.keys[which],
+        tiles.kind[which],
+        tiles.masks,
+        tiles.step,
+    )
+
+
+def concatenate_tiles(groups: list[Tiles]) -> Tiles:
+    """Return the tiles of all groups, one after the other; their steps are equal."""
+    kinds: list[Tensor] = []
+    masks: list[Tensor | None] = []
+    for group in groups:
+        kinds.append(group.kind + len(masks))
+        masks.extend(group.masks)
+    return Tiles(
+        torch.cat([group.q_start for group in groups]),
+        torch.cat([group.rows for group in groups]),
+        torch.cat([group.k_start for group in groups]),
+        torch.cat([group.keys for group in groups]),
+        torch.cat(kinds),
+        masks,
+        groups[0].step,
+    )

@@ -1,0 +1,1 @@
+"""Modules on `sparse_patterns.attention`, and the rolling key/value cache."""

@@ -1,0 +1,1 @@
+"""What a pattern means: atoms, algebra, schedules, binding, presets, the oracle."""

@@ -1,0 +1,1 @@
+"""Patterns as pictures and as text."""

@@ -1,0 +1,26 @@
+"""Windows become padded batches with shifted labels."""
+
+import torch
+
+from datamodules.language_model.batch import IGNORE, Window, collate
+
+
+def test_labels_are_shifted_and_the_rest_is_not_scored() -> None:
+    batch = collate([Window(torch.arange(5), 4), Window(torch.arange(10, 13), 1)], 4)
+    assert batch["input_ids"].tolist() == [[0, 1, 2, 3], [10, 11, 0, 0]]
+    assert batch["labels"].tolist() == [[1, 2, 3, 4], [IGNORE, 12, IGNORE, IGNORE]]
+    assert batch["input_ids"].dtype == batch["labels"].dtype == torch.int64
+    assert "units_scored" not in batch
+    assert "continues" not in batch
+
+
+def test_units_count_scored_labels_only() -> None:
+    units = torch.tensor([100, 10, 1, 5])
+    batch = collate([Window(torch.arange(4), 2, units), Window(torch.empty(0).long(), 0)], 3)
+    assert batch["units_scored"].tolist() == [6, 0]
+    assert batch["labels"][1].tolist() == [IGNORE] * 3
+
+
+def test_continues_holds_for_all_rows() -> None:
+    window = Window(torch.arange(3), 2)
+    assert collate([window, window], 2, continues=True)["continues"].tolist() == [True, True]

@@ -1,0 +1,380 @@
+"""The base of the tasks, by a small task: files, encoding, cache, batches, processes."""
+
+import functools
+import json
+import operator
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from datamodules.files.documents import Document
+from datamodules.files.records import Record, RecordError, field_of
+from datamodules.files.text_records import json_lines
+from datamodules.loading.shards import Shard
+from datamodules.tasks.base import TaskData, padded
+from datamodules.tasks.rows import Example
+from tests.datamodules.language_model.test_base import Recorder, assert_same, every_step, trainer_of
+
+ROOT = Path(__file__).parents[3]
+
+pytestmark = [
+    pytest.mark.filterwarnings(
+        "ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning"
+    ),
+    pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks"),
+    pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
+]
+
+
+@dataclass(frozen=True)
+class Text(Record):
+    text: str
+    label: int
+
+
+class Toy(TaskData):
+    """Texts with a class of 0 or 1."""
+
+    task = "classification"
+    official = {"train": ("train.jsonl",), "val": ("dev.jsonl",), "test": ("test.jsonl",)}  # noqa: RUF012
+
+    def read(self, document: Document, split: str) -> Iterator[Record | RecordError]:
+        for number, value in json_lines(document):
+            try:
+                id = field_of(value, "id", str, document, f"line {number}")
+                text = field_of(value, "text", str, document, id)
+                yield Text(id, str(document), text, field_of(value, "label", int, document, id))
+            except RecordError as error:
+                yield error
+
+    def encode(self, record: Text, split: str) -> Example:
+        if record.label not in (0, 1):
+            raise RecordError(record.source, record.id, "label", f"not 0 or 1: {record.label}")
+        rows, notes = self.rows(record, self.first(), self.pieces(record.text), self.separator())
+        return Example(record.id, rows, {"label": record.label}, notes)
+
+    def labels(self, examples: Sequence[Example]) -> dict[str, Any]:
+        return {"labels": torch.tensor([example.fields["label"] for example in examples])}
+
+
+def write(path: Path, records: Sequence[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return str(path)
+
+
+def records_of(count: int, prefix: str = "r") -> list[dict[str, Any]]:
+    return [
+        {"id": f"{prefix}{i}", "text": "word " * (i % 7) + f"number {i}", "label": i % 2}
+        for i in range(count)
+    ]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "data" / "train.jsonl", records_of(10))
+    write(tmp_path / "data" / "dev.jsonl", records_of(5, "d"))
+    return str(tmp_path / "data")
+
+
+def test_a_batch_holds_padded_rows_with_masks(folder: str) -> None:
+    data = Toy(path=folder, batch_size=3)
+    (first, second) = list(data.val_dataloader())
+    assert first["ids"] + second["ids"] == ["d0", "d1", "d2", "d3", "d4"]
+    batch = first
+    assert batch["input_ids"].shape == batch["key_mask"].shape == batch["global_mask"].shape
+    assert batch["key_mask"].sum(1).tolist() == [4, 5]
+    assert torch.equal(batch["input_ids"] != data.pad_id, batch["key_mask"])
+    assert batch["global_mask"].nonzero().tolist() == [[0, 0], [1, 0]]
+    assert batch["example"].tolist() == [0, 1]
+    assert batch["labels"].tolist() == [0, 1]
+    assert batch["input_ids"][0, 0] == data.tokenizer.first_id
+    assert data.test_dataloader() == []
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_resumed_run_sees_exactly_the_rest(folder: str, tmp_path: Path, num_workers: int) -> None:
+    fields = {"batch_size": 4, "num_workers": num_workers}
+    whole = Recorder()
+    trainer_of(tmp_path, every_step(tmp_path)).fit(whole, datamodule=Toy(path=folder, **fields))
+    assert len(whole.seen) == 9
+    assert whole.validated == 6, "two batches of five examples, three times"
+    for step in (1, 3, 7):
+        model = Recorder()
+        trainer_of(tmp_path / "again").fit(
+            model, datamodule=Toy(path=folder, **fields), ckpt_path=tmp_path / f"step={step}.ckpt"
+        )
+        assert_same(model.seen, whole.seen[step:])
+
+
+class Encoding(Toy):
+    """Counts what it encodes, in a file."""
+
+    def encode(self, record: Text, split: str) -> Example:
+        with Path(self.cache_dir or "", "calls").open("a") as file:
+            file.write(f"{record.id}\n")
+        return super().encode(record, split)
+
+
+def test_examples_are_encoded_once_for_the_same_content_and_settings(
+    folder: str, tmp_path: Path
+) -> None:
+    cache = tmp_path / "c"
+    cache.mkdir()
+
+    def calls(**fields: Any) -> int:
+        (cache / "calls").write_text("")
+        Encoding(path=folder, cache_dir=str(cache), **fields).setup()
+        return len((cache / "calls").read_text().split())
+
+    assert calls() == 15
+    assert calls() == 0
+    assert calls(batch_size=2, seed=3, global_tokens="none", shuffle=False, overlap=7) == 0
+    assert calls(max_length=64) == 15
+    assert calls(tokenizer="bytes") == 15
+    assert calls(long="chunks") == calls(long="chunks", overlap=3) == 15
+    assert calls(limit=2) == 4
+    write(Path(folder) / "dev.jsonl", records_of(4, "d"))
+    assert calls() == 14
+    assert calls() == 0
+
+
+KILLED = """
+import os, signal, sys
+import datamodules.tasks.store
+from tests.datamodules.tasks.test_base import Toy
+
+class Toy(Toy):
+    def encode(self, record, split):
+        if record.id == "r7":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().encode(record, split)
+
+datamodules.tasks.store.PIECE_RECORDS = 3
+Toy.__module__ = "tests.datamodules.tasks.test_base"
+Toy(path=sys.argv[1], cache_dir=sys.argv[2]).setup()
+"""
+
+
+def test_the_cache_survives_a_kill(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, folder, str(tmp_path / "c")],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=120,
+    )
+    assert done.returncode == -signal.SIGKILL
+    (left,) = (tmp_path / "c").glob("toy-*")
+    assert len(list(left.glob("train-*"))) == 2
+    assert not list(left.glob("index-*"))
+    monkeypatch.setattr("datamodules.tasks.store.PIECE_RECORDS", 3)
+    encoded = []
+    encode = Toy.encode
+
+    def noting(self: Toy, record: Text, split: str) -> Example:
+        encoded.append(record.id)
+        return encode(self, record, split)
+
+    monkeypatch.setattr(Toy, "encode", noting)
+    data = Toy(path=folder, cache_dir=str(tmp_path / "c"))
+    assert [e.id for e in data.examples("train")] == [f"r{i}" for i in range(10)]
+    assert encoded == ["r6", "r7", "r8", "r9", "d0", "d1", "d2", "d3", "d4"]
+
+
+def test_several_processes_encode_the_same(folder: str) -> None:
+    write(Path(folder) / "train.jsonl", records_of(300))
+    alone = Toy(path=folder, preprocess_workers=0)
+    many = Toy(path=folder, preprocess_workers=2, cache_dir=folder + "-cache")
+    assert list(alone.examples("train")) == list(many.examples("train"))
+    assert len(alone.examples("train")) == 300
+
+
+def test_shares_of_the_training_records_are_held_out_for_good(folder: str) -> None:
+    write(Path(folder) / "train.jsonl", records_of(400))
+    (Path(folder) / "dev.jsonl").unlink()
+    fields = {"val_fraction": 0.2, "test_fraction": 0.1}
+    data = Toy(path=folder, **fields)
+    ids = {split: {e.id for e in data.examples(split)} for split in ("train", "val", "test")}
+    assert set.union(*ids.values()) == {f"r{i}" for i in range(400)}
+    assert sum(map(len, ids.values())) == 400
+    assert 55 < len(ids["val"]) < 105
+    assert 20 < len(ids["test"]) < 60
+    write(Path(folder) / "train.jsonl", records_of(500))
+    more = Toy(path=folder, **fields)
+    for split, before in ids.items():
+        assert before <= {e.id for e in more.examples(split)}, "a record stays in its split"
+
+
+def test_records_with_one_key_stay_together(folder: str) -> None:
+    class ByClass(Toy):
+        """Those of one class are in one split."""
+
+        def split_key(self, record: Text) -> str:
+            return f"class {record.label}"
+
+    (Path(folder) / "dev.jsonl").unlink()
+    data = ByClass(path=folder, val_fraction=0.5)
+    labels = [{e.fields["label"] for e in data.examples(s)} for s in ("train", "val")]
+    assert not labels[0] & labels[1]
+
+
+def test_official_files_go_before_shares(folder: str) -> None:
+    data = Toy(path=folder, val_fraction=0.5)
+    assert len(data.examples("train")) == 10
+    assert [e.id for e in data.examples("val")] == ["d0", "d1", "d2", "d3", "d4"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "ids"),
+    [
+        ({}, ["d0", "d1", "d2", "d3", "d4"]),
+        ({"predict_split": "train", "limit": 3}, ["r0", "r1", "r2"]),
+        ({"predict_split": "test"}, []),
+    ],
+)
+def test_predictions_are_made_on_the_split_that_is_named(folder: str, fields, ids) -> None:
+    data = Toy(path=folder, **fields)
+    assert [id for batch in data.predict_dataloader() for id in batch["ids"]] == ids
+
+
+def test_labels_outside_the_set_and_missing_texts_are_told(
+    folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = [*records_of(3), {"id": "x", "text": "t", "label": 5}, {"id": "y", "label": 0}]
+    write(Path(folder) / "train.jsonl", bad)
+    with pytest.raises(RecordError, match=r"train\.jsonl: record '[xy]': (label|text): "):
+        Toy(path=folder).setup()
+    data = Toy(path=folder, skip_bad_records=True)
+    assert len(data.examples("train")) == 3
+    assert data.notes("train") == {
+        "left out: text: is missing; fields there are: id, label": ["y"],
+        "left out: label: not 0 or 1: 5": ["x"],
+    }
+    assert capsys.readouterr().err.splitlines() == [
+        "Toy train: 1 of 4: left out: text: is missing; fields there are: id, label (y)",
+        "Toy train: 1 of 4: left out: label: not 0 or 1: 5 (x)",
+    ]
+
+
+def test_many_ids_are_told_in_one_line(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    long = [{**record, "text": "word " * 20} for record in records_of(9)]
+    write(Path(folder) / "train.jsonl", long)
+    data = Toy(path=folder, max_length=10)
+    assert len(data.notes("train")["text cut to max_length 10 tokens"]) == 9
+    assert capsys.readouterr().err == (
+        "Toy train: 9 of 9: text cut to max_length 10 tokens (r0, r1, r2, r3, r4 and 4 more)\n"
+    )
+
+
+def test_another_seed_is_another_order(folder: str) -> None:
+    def order(**fields: Any) -> list[str]:
+        loader = Toy(path=folder, batch_size=10, **fields).train_dataloader()
+        return next(iter(loader))["ids"]
+
+    assert order() == order() != order(seed=1)
+    assert order(shuffle=False) == [f"r{i}" for i in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"max_length": 4}, "max_length must be an int >= 8, got 4"),
+        ({"long": "fold"}, "long must be 'cut' or 'chunks', got 'fold'"),
+        ({"overlap": -1}, "overlap must be an int >= 0, got -1"),
+        ({"max_chunks": 0}, "max_chunks must be an int >= 1, got 0"),
+        ({"limit": 0}, "limit must be an int >= 1, got 0"),
+        ({"val_fraction": 1.5}, "val_fraction must be >= 0 and < 1, got 1.5"),
+        ({"preprocess_workers": -1}, "preprocess_workers must be an int >= 0, got -1"),
+        ({"predict_split": "dev"}, "predict_split must be train, val or test, got 'dev'"),
+        ({"batch_size": 0}, "batch_size must be an int >= 1, got 0"),
+    ],
+)
+def test_wrong_fields_are_refused(fields, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Toy(path="x", **fields)
+
+
+def test_an_overlap_that_leaves_no_room_is_told(folder: str) -> None:
+    message = "'r0': length: .* takes 2 of max_length 20 tokens, at least 21 must be left; .* lower"
+    with pytest.raises(RecordError, match=message):
+        Toy(path=folder, long="chunks", max_length=20, overlap=20).setup()
+
+
+def test_a_batch_that_cannot_be_divided_is_refused(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = Toy(path=folder, batch_size=3)
+    monkeypatch.setattr(data, "_shard", lambda: Shard(0, 2))
+    with pytest.raises(ValueError, match="batch_size 3 cannot be divided among 2 processes"):
+        data.train_dataloader()
+
+
+def test_padded_has_a_column_at_least() -> None:
+    assert padded([[1], [2, 3]]).tolist() == [[1, -1], [2, 3]]
+    assert padded([[], []]).tolist() == [[-1], [-1]]
+    assert padded([[5]], fill=0).dtype == torch.int64
+
+
+SCRIPT = """
+import sys, torch
+from lightning import Trainer
+from tests.datamodules.language_model.test_base import Recorder
+from tests.datamodules.tasks.test_base import Toy
+
+class Model(Recorder):
+    def __init__(self):
+        super().__init__()
+        self.ids, self.fillers, self.trained = [], 0, []
+        self.register_buffer("synchronised", torch.zeros(1))
+
+    def training_step(self, batch, batch_idx):
+        self.trained.append(batch["ids"])
+        return self.weight * 1.0
+
+    def validation_step(self, batch, batch_idx):
+        if batch.get("filler"):
+            self.fillers += 1
+        else:
+            self.ids += batch["ids"]
+
+if __name__ == "__main__":
+    trainer = Trainer(
+        accelerator="cpu", devices=2, strategy="ddp", max_epochs=1, logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    model = Model()
+    trainer.fit(model, datamodule=Toy(path=sys.argv[1], batch_size=2))
+    found = (model.ids, model.fillers, model.trained)
+    torch.save(found, f"{sys.argv[2]}/{trainer.global_rank}.pt")
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_each_example_once(folder: str, tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    subprocess.run(
+        [sys.executable, script, folder, str(tmp_path)],
+        env=environment,
+        check=True,
+        cwd=tmp_path,
+        timeout=300,
+    )
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert sorted(first[0] + second[0]) == ["d0", "d1", "d2", "d3", "d4"]
+    assert first[1] + second[1] == 1, "five examples, three batches of two"
+    trained = [ids for pair in zip(first[2], second[2], strict=True) for ids in pair]
+    assert sorted(functools.reduce(operator.iadd, trained, [])) == sorted(
+        f"r{i}" for i in range(10)
+    )

@@ -1,0 +1,513 @@
+"""Models of `transformers` with a pattern, against the same models with an equal dense mask.
+
+The dense masks are handed to each attention module by a hook, layer by layer, and go through the
+model's own attention; each is the oracle's mask of the unpadded text, at the place of that text.
+"""
+
+import contextlib
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import Tensor, nn
+
+import sparse_patterns as sp
+from sparse_patterns.huggingface.attach import NAME, register, set_pattern
+
+LENGTH, HEADS, LAYERS, WINDOW = 22, 4, 3, 6
+SMALL = {
+    "hidden_size": 32,
+    "intermediate_size": 40,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS,
+    "vocab_size": 60,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+KINDS = ["full_attention", "sliding_attention", "full_attention"]
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+
+def llama(**fields: Any) -> nn.Module:
+    config = transformers.LlamaConfig(**{**SMALL, "num_key_value_heads": 2, **fields})
+    return finish(transformers.LlamaForCausalLM(config))
+
+
+def qwen2(**fields: Any) -> nn.Module:
+    """With a layer that has a window, whose cache drops keys."""
+    config = transformers.Qwen2Config(
+        **SMALL,
+        num_key_value_heads=1,
+        use_sliding_window=True,
+        sliding_window=WINDOW,
+        layer_types=KINDS,
+        **fields,
+    )
+    return finish(transformers.Qwen2ForCausalLM(config))
+
+
+def qwen3(**fields: Any) -> nn.Module:
+    config = transformers.Qwen3Config(**SMALL, num_key_value_heads=2, head_dim=12, **fields)
+    return finish(transformers.Qwen3ForCausalLM(config))
+
+
+def mistral(**fields: Any) -> nn.Module:
+    config = transformers.MistralConfig(
+        **SMALL, num_key_value_heads=2, sliding_window=WINDOW, **fields
+    )
+    return finish(transformers.MistralForCausalLM(config))
+
+
+def roberta(**fields: Any) -> nn.Module:
+    config = transformers.RobertaConfig(**SMALL, **NO_DROPOUT, **fields)
+    return finish(transformers.RobertaForMaskedLM(config))
+
+
+def bert(**fields: Any) -> nn.Module:
+    return finish(
+        transformers.BertForMaskedLM(transformers.BertConfig(**SMALL, **NO_DROPOUT, **fields))
+    )
+
+
+def bert_decoder() -> nn.Module:
+    config = transformers.BertConfig(**SMALL, **NO_DROPOUT, is_decoder=True)
+    return finish(transformers.BertLMHeadModel(config))
+
+
+def modernbert(**fields: Any) -> nn.Module:
+    config = transformers.ModernBertConfig(
+        **SMALL,
+        cls_token_id=1,
+        sep_token_id=2,
+        local_attention=2 * WINDOW,
+        layer_types=KINDS,
+        **fields,
+    )
+    return finish(transformers.ModernBertForMaskedLM(config))
+
+
+def finish(model: nn.Module) -> nn.Module:
+    """Weights large enough that attention is far from uniform, in float64."""
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.ndim == 2:
+            parameter.data.normal_(0, 0.3, generator=generator)
+    return model.double().eval()
+
+
+CAUSAL_MODELS = {"llama": llama, "qwen2": qwen2, "qwen3": qwen3, "mistral": mistral}
+MODELS = {
+    **CAUSAL_MODELS,
+    "bert-decoder": bert_decoder,
+    "roberta": roberta,
+    "bert": bert,
+    "modernbert": modernbert,
+}
+# These round queries and keys to float32 on the way.
+TOLERANCE = {"modernbert": 3e-6}
+
+NEAR = sp.Window(3, 2) | sp.Global((0,))
+PATTERNS = {
+    "window and global": NEAR,
+    "per head": sp.PerHead(sp.Window(2, 2), sp.Window(2, 2, dilation=3) | sp.Global((1,))),
+    "per layer": sp.PerLayer(sp.Window(1, 1), sp.LocalBlock(5), sp.Strided(4) | sp.Window(1, 1)),
+    "by depth": sp.Window(sp.linear(2, 8), sp.linear(1, 5)),
+    "random": sp.RandomBlocks(4, 2, seed=3) | sp.Window(1, 1) | sp.Global((-1,)),
+}
+
+
+def attentions(model: nn.Module) -> list[nn.Module]:
+    """The modules that call the attention interface, in order of layers."""
+    return [m for m in model.modules() if hasattr(m, "layer_idx") and hasattr(m, "is_causal")]
+
+
+def own_mask(model: nn.Module, layer: int) -> Tensor:
+    """What the model itself lets a layer see."""
+    i, j = torch.arange(LENGTH)[:, None], torch.arange(LENGTH)[None]
+    config = model.config
+    causal = attentions(model)[layer].is_causal
+    seen = j <= i if causal else torch.ones(LENGTH, LENGTH, dtype=torch.bool)
+    kinds = getattr(config, "layer_types", None)
+    sliding = kinds[layer] == "sliding_attention" if kinds else config.model_type == "mistral"
+    if sliding:
+        seen = seen & (i - j < WINDOW if causal else (i - j).abs() <= WINDOW)
+    return seen
+
+
+def texts(real: Tensor) -> list[slice]:
+    return [slice(int(r.nonzero().min()), int(r.nonzero().max()) + 1) for r in real]
+
+
+def masks(model: nn.Module, pattern: sp.Pattern, real: Tensor, **given: Any) -> list[Tensor]:
+    """Dense masks of all layers; padded queries see themselves, so that softmax is defined."""
+    found = []
+    for layer in range(LAYERS):
+        length = real.shape[1]
+        mask = torch.eye(length, dtype=torch.bool).repeat(len(real), HEADS, 1, 1)
+        for example, text in enumerate(texts(real)):
+            size = text.stop - text.start
+            seen = sp.dense_mask(pattern, size, heads=HEADS, layer=layer, layers=LAYERS, **given)
+            seen = seen[example] if seen.ndim == 4 else seen
+            own = own_mask(model, layer)[:size, :size]
+            mask[example, :, text, text] |= seen & own
+        found.append(mask)
+    return found
+
+
+@contextlib.contextmanager
+def dense(model: nn.Module, given: list[Tensor]) -> Iterator[None]:
+    """Within, the model's own attention runs with these masks."""
+    model.set_attn_implementation("sdpa")
+    hooks = []
+    for module, mask in zip(attentions(model), given, strict=True):
+
+        def put(_: nn.Module, args: Any, kwargs: Any, mask: Tensor = mask) -> Any:
+            assert "attention_mask" in kwargs
+            return args, {**kwargs, "attention_mask": mask}
+
+        hooks.append(module.register_forward_pre_hook(put, with_kwargs=True))
+    yield
+    for hook in hooks:
+        hook.remove()
+
+
+def padding() -> Tensor:
+    """One example without, one padded on the left, one on the right."""
+    real = torch.ones(3, LENGTH, dtype=torch.long)
+    real[1, :7] = 0
+    real[2, -4:] = 0
+    return real
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """These models are so small that threads wait for each other most of the time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def some_ids(batch: int = 2, length: int = LENGTH) -> Tensor:
+    return torch.randint(3, 60, (batch, length))
+
+
+def close(got: Tensor, wanted: Tensor, tolerance: float = 1e-11) -> None:
+    torch.testing.assert_close(got, wanted, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("name", MODELS)
+def test_numbers_and_gradients_are_those_of_the_dense_mask(name: str, pattern: str) -> None:
+    model, spec, real, ids = MODELS[name](), PATTERNS[pattern], padding(), some_ids(batch=3)
+    loss_weights = torch.randn(3, LENGTH, 60, dtype=torch.float64) * real[..., None]
+
+    def run() -> tuple[Tensor, list[Tensor]]:
+        logits = model(ids, attention_mask=real).logits
+        used = [p for p in model.parameters() if p.requires_grad]
+        grads = torch.autograd.grad((logits * loss_weights).sum(), used, allow_unused=True)
+        return logits, [g for g in grads if g is not None]
+
+    with dense(model, masks(model, spec, real.bool())):
+        wanted, wanted_grads = run()
+    set_pattern(model, spec)
+    got, grads = run()
+    tolerance = TOLERANCE.get(name, 1e-11)
+    close(got[real.bool()], wanted[real.bool()], tolerance)
+    scale = max(float(g.abs().max()) for g in wanted_grads)
+    for grad, wanted_grad in zip(grads, wanted_grads, strict=True):
+        close(grad / scale, wanted_grad / scale, tolerance)
+
+
+def test_a_pattern_changes_what_a_model_says() -> None:
+    """The other tests would pass on models that do not attend."""
+    for make in MODELS.values():
+        model, ids = make(), some_ids()
+        full = model(ids).logits
+        sparse = set_pattern(model, sp.Window(1, 1))(ids).logits
+        assert (full - sparse).abs().max() > 1e-3
+        model.set_attn_implementation("sdpa")
+        close(model(ids).logits, full)
+        # A full pattern takes nothing away.
+        close(
+            set_pattern(model, sp.Full())(ids).logits,
+            full,
+            TOLERANCE.get(model.config.model_type, 1e-11),
+        )
+
+
+def test_eager_attention_agrees_too() -> None:
+    model, ids = bert(), some_ids()
+    (mask, *_) = masks(model, NEAR, torch.ones(2, LENGTH, dtype=torch.bool))
+    model.set_attn_implementation("eager")
+    wanted = model(ids, attention_mask=torch.where(mask, 0.0, -torch.inf).double()).logits
+    close(set_pattern(model, NEAR)(ids).logits, wanted)
+
+
+@pytest.mark.parametrize("name", ["llama", "roberta", "modernbert"])
+def test_padding_changes_no_example(name: str) -> None:
+    """Also where globals are counted from the end and blocks are drawn among all."""
+    model, real, ids = MODELS[name](), padding(), some_ids(batch=3)
+    ids = ids * real
+    set_pattern(model, PATTERNS["random"] | sp.LocalBlock(5) | sp.Global((0, 3)))
+    together = model(ids, attention_mask=real, **places(name, real)).logits
+    for example, text in enumerate(texts(real.bool())):
+        alone = model(ids[example : example + 1, text]).logits
+        close(together[example, text], alone[0], TOLERANCE.get(name, 1e-11))
+
+
+def places(name: str, real: Tensor) -> dict[str, Tensor]:
+    """The positions that generation gives to texts with padding; BERT counts by itself."""
+    return {} if "bert" in name else {"position_ids": (real.cumsum(1) - 1).clamp(min=0)}
+
+
+@pytest.mark.parametrize("pattern", ["window and global", "per head", "per layer"])
+@pytest.mark.parametrize("name", [*CAUSAL_MODELS, "bert-decoder"])
+def test_a_cache_changes_no_number(name: str, pattern: str) -> None:
+    """The prompt in two pieces, then one token at a time, against one pass with the dense mask."""
+    model, spec, ids = MODELS[name](), PATTERNS[pattern], some_ids()
+    real = torch.ones(2, LENGTH, dtype=torch.long)
+    real[0, :4] = 0
+    where = places(name, real)
+    with dense(model, masks(model, spec, real.bool())):
+        wanted = model(ids, attention_mask=real, use_cache=False, **where).logits
+    set_pattern(model, spec)
+    cache, found, seen = transformers.DynamicCache(config=model.config), [], 0
+    for piece in ids.split([7, 3, *[1] * 10, 2], 1):
+        now = slice(seen, seen + piece.shape[1])
+        seen = now.stop
+        given = {key: value[:, now] for key, value in where.items()}
+        out = model(piece, attention_mask=real[:, :seen], cache=cache, use_cache=True, **given)
+        found.append(out.logits)
+    close(torch.cat(found, 1)[real.bool()], wanted[real.bool()])
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2"])
+def test_generation_with_a_cache_is_generation_without(name: str) -> None:
+    model, ids, real = (
+        set_pattern(MODELS[name](), NEAR),
+        some_ids(length=9),
+        torch.ones(2, 9).long(),
+    )
+    real[0, :4] = 0
+    options = {"attention_mask": real, "do_sample": False, "max_new_tokens": 6}
+    options |= {"min_new_tokens": 6, "return_dict_in_generate": True, "output_logits": True}
+    made, wanted = model.generate(ids, **options), model.generate(ids, use_cache=False, **options)
+    assert torch.equal(made.sequences, wanted.sequences)
+    # `generate` returns them in float32.
+    close(torch.stack(made.logits), torch.stack(wanted.logits), 1e-5)
+
+
+def test_beams_generate_what_they_do_without_a_cache() -> None:
+    model, ids = set_pattern(llama(), NEAR), some_ids(length=8)
+    options = {"num_beams": 3, "max_new_tokens": 5, "do_sample": False}
+    wanted = model.generate(ids, use_cache=False, **options)
+    assert torch.equal(model.generate(ids, **options), wanted)
+
+
+def test_what_depends_on_the_final_length_is_refused_with_a_cache() -> None:
+    model, ids = set_pattern(llama(), PATTERNS["random"]), some_ids(length=8)
+    with pytest.raises(ValueError, match=r"final length.*use_cache=False"):
+        model.generate(ids, max_new_tokens=2)
+    assert model.generate(ids, max_new_tokens=2, use_cache=False).shape == (2, 10)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2"])
+def test_packed_documents_do_not_see_each_other(name: str) -> None:
+    model, ids = set_pattern(MODELS[name](), sp.Window(5, 5)), some_ids(batch=1)
+    places = torch.cat([torch.arange(9), torch.arange(LENGTH - 9)])[None]
+    packed = model(ids, position_ids=places, use_cache=False).logits
+    apart = [model(part).logits for part in ids.split([9, LENGTH - 9], 1)]
+    close(packed, torch.cat(apart, 1), 1e-9)
+
+
+@pytest.mark.parametrize("make", [llama, roberta, bert])
+def test_global_tokens_and_documents_by_example(make: Callable[[], nn.Module]) -> None:
+    model, ids, real = make(), some_ids(), torch.ones(2, LENGTH, dtype=torch.bool)
+    marks = torch.zeros(2, LENGTH, dtype=torch.bool)
+    marks[0, [0, 6]] = True
+    documents = (torch.arange(LENGTH) // 10).expand(2, LENGTH)
+    pattern = (sp.Window(2, 2) | sp.BatchGlobal()) & sp.SameDocument()
+    given = {"global_mask": marks, "segment_ids": documents}
+    got = set_pattern(model, pattern)(ids, **given).logits
+    with dense(model, masks(model, pattern, real, **given)):
+        close(got, model(ids).logits)
+    assert not torch.equal(got, set_pattern(model, pattern)(ids, segment_ids=documents).logits)
+
+
+def test_the_scale_is_the_models() -> None:
+    model, ids = llama(), some_ids()
+    for module in attentions(model):
+        module.scaling = 0.05
+    got = set_pattern(model, NEAR)(ids).logits
+    with dense(model, masks(model, NEAR, torch.ones(2, LENGTH, dtype=torch.bool))):
+        close(got, model(ids).logits)
+
+
+def test_dropout_is_for_training() -> None:
+    model, ids = set_pattern(llama(attention_dropout=1.0), NEAR), some_ids()
+    kept = model(ids).logits
+    dropped = model.train()(ids).logits
+    for module in attentions(model):
+        nn.init.zeros_(module.o_proj.weight)
+    close(dropped, model.eval()(ids).logits)
+    assert (dropped - kept).abs().max() > 1e-3
+    model = set_pattern(llama(attention_dropout=0.3), NEAR).train()
+    torch.manual_seed(5)
+    first, other = model(ids).logits, model(ids).logits
+    torch.manual_seed(5)
+    assert torch.equal(first, model(ids).logits)
+    assert not torch.equal(first, other)
+
+
+def test_checkpointing_gives_the_same_gradients() -> None:
+    model, ids = set_pattern(roberta(), NEAR).train(), some_ids()
+    found = []
+    for _ in range(2):
+        model.zero_grad()
+        model(ids).logits.square().sum().backward()
+        found.append(model.get_input_embeddings().weight.grad.clone())
+        model.activation_checkpointing_enable()
+    close(found[0], found[1])
+
+
+def test_autocast_takes_the_type_that_torch_takes() -> None:
+    """Rotary positions leave queries and keys in another type than values."""
+    model, ids = llama().float(), some_ids()
+    with torch.autocast("cpu", torch.bfloat16):
+        wanted = model(ids).logits
+        got = set_pattern(model, "full")(ids).logits
+    assert got.dtype == wanted.dtype == torch.bfloat16
+    torch.testing.assert_close(got, wanted, rtol=0.05, atol=0.1 * wanted.abs().max().item())
+
+
+def test_names_and_configs_are_patterns() -> None:
+    model, ids = roberta(), some_ids()
+    wanted = set_pattern(model, sp.get("bigbird", block=4))(ids).logits
+    close(set_pattern(model, {"preset": "bigbird", "block": 4})(ids).logits, wanted)
+    by_name = set_pattern(model, "bigbird")(ids).logits
+    assert (by_name - wanted).abs().max() > 1e-3
+    with pytest.raises(ValueError, match="bigbrd"):
+        set_pattern(model, "bigbrd")
+    with pytest.raises(ValueError, match="PerLayer has 2 patterns"):
+        set_pattern(model, sp.PerLayer(sp.Full(), sp.Causal()))
+    with pytest.raises(ValueError, match="PerHead has 3 patterns"):
+        set_pattern(model, sp.PerHead(sp.Full(), sp.Causal(), sp.Window(1, 1)))
+
+
+def test_the_name_can_be_given_when_a_model_is_made() -> None:
+    register()
+    config = transformers.RobertaConfig(**SMALL)
+    model = transformers.AutoModelForMaskedLM.from_config(config, attn_implementation=NAME).eval()
+    with pytest.raises(ValueError, match=r"RobertaSelfAttention has no pattern.*set_pattern"):
+        model(some_ids())
+    set_pattern(model, NEAR)(some_ids())
+
+
+def test_a_model_without_layer_numbers_has_one_pattern_for_all() -> None:
+    config = transformers.ViTConfig(
+        image_size=16, patch_size=4, hidden_size=32, intermediate_size=40, num_hidden_layers=2
+    )
+    config.num_attention_heads = 4
+    model, images = (
+        transformers.ViTModel(config).double().eval(),
+        torch.randn(1, 3, 16, 16).double(),
+    )
+    full = model(images).last_hidden_state
+    close(set_pattern(model, sp.Full())(images).last_hidden_state, full)
+    assert (set_pattern(model, NEAR)(images).last_hidden_state - full).abs().max() > 1e-6
+
+
+REFUSED = {
+    "weights": ({"output_attentions": True}, "output_attentions.*eager"),
+    "a mask of its own": (
+        {"attention_mask": torch.ones(2, 1, LENGTH, LENGTH, dtype=torch.bool)},
+        r"shape \(2, 1, 22, 22\): only padding",
+    ),
+    "a cap": ({"softcap": 30.0}, "softcap.*do not cap"),
+    "sinks": ({"s_aux": torch.zeros(HEADS)}, "s_aux.*sinks"),
+    "a bias": ({"position_bias": torch.zeros(1)}, "position_bias.*no bias"),
+    "what is not known": ({"unheard_of": 1}, "unheard_of.*not known"),
+    "global tokens without readers": (
+        {"global_mask": torch.zeros(2, LENGTH, dtype=torch.bool)},
+        "no BatchGlobal",
+    ),
+    "a short mask": ({"attention_mask": torch.ones(2, LENGTH - 3)}, r"\(2, 22\), got \(2, 19\)"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_done_is_refused_with_the_reason(case: str) -> None:
+    given, why = REFUSED[case]
+    model = set_pattern(llama(), NEAR)
+    with pytest.raises(ValueError, match=f"(?s){why}"):
+        model(some_ids(), **given)
+
+
+def test_static_caches_are_refused() -> None:
+    model, ids = set_pattern(llama(), NEAR), some_ids()
+    with pytest.raises(ValueError, match="static cache"):
+        model.generate(ids, cache_implementation="static", max_new_tokens=3)
+
+
+def test_weights_asked_for_by_the_configuration_are_refused() -> None:
+    model = llama()
+    model.set_attn_implementation("eager")
+    model.config.output_attentions = True
+    with pytest.raises(ValueError, match="output_attentions"):
+        set_pattern(model, NEAR)(some_ids())
+
+
+def test_models_with_caps_and_sinks_are_refused() -> None:
+    small = {**SMALL, "num_key_value_heads": 2, "head_dim": 8}
+    gemma = transformers.Gemma2ForCausalLM(transformers.Gemma2Config(**small))
+    with pytest.raises(ValueError, match="Gemma2Attention asks for softcap"):
+        set_pattern(gemma, NEAR)(some_ids())
+
+
+def test_models_that_cannot_have_a_pattern_are_refused() -> None:
+    few = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 8}
+    few |= {"decoder_ffn_dim": 8, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    bart = transformers.BartModel(transformers.BartConfig(vocab_size=60, **few))
+    with pytest.raises(ValueError, match="BartModel attends from one sequence to another"):
+        set_pattern(bart, NEAR)
+    longformer = transformers.LongformerModel(
+        transformers.LongformerConfig(**SMALL, attention_window=4)
+    )
+    with pytest.raises(ValueError, match="LongformerModel does not use"):
+        set_pattern(longformer, NEAR)
+    clip = transformers.CLIPModel(
+        transformers.CLIPConfig(
+            text_config={**SMALL, "num_hidden_layers": 1},
+            vision_config={"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2},
+        )
+    )
+    with pytest.raises(ValueError, match=r"several models.*text_model"):
+        set_pattern(clip, NEAR)
+    with pytest.raises(TypeError, match="model of transformers, got Linear"):
+        set_pattern(nn.Linear(2, 2), NEAR)
+
+
+def test_without_transformers_the_error_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(
+        ImportError, match=r"need transformers.*pip install 'sparse-patterns\[hf\]'"
+    ):
+        set_pattern(nn.Linear(2, 2), NEAR)
+
+
+PAGE = Path(__file__).parents[3] / "docs" / "huggingface.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_the_code_of_the_page_runs(number: int) -> None:
+    exec(compile(BLOCKS[number], str(PAGE), "exec"), {})

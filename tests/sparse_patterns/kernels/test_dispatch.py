@@ -1,0 +1,109 @@
+"""Dispatch: the fastest by declared rates, a named one honoured or refused, every reason told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import sparse_patterns as sp
+from sparse_patterns.kernels import block_sparse as xformers_blocks
+from sparse_patterns.kernels import flex
+from sparse_patterns.kernels.dispatch import KERNELS
+
+LONG = sp.Window(256, 256)
+
+
+def test_auto_takes_dense_for_short_and_tiles_for_long() -> None:
+    assert sp.explain(LONG, 64, heads=12).chosen == "dense"
+    assert sp.explain(LONG, 8192, heads=12).chosen == "tiles"
+    assert sp.explain(sp.Full(), 128, heads=12).chosen == "dense"
+
+
+def test_explanation_prints_every_kernel() -> None:
+    told = sp.explain(LONG, 4096, heads=12)
+    lines = str(told).splitlines()
+    assert lines[0] == "Window(256, 256)"
+    assert "4096 queries x 4096 keys, 12 heads in 1 group" in lines[1]
+    assert "sees 256 back and 256 forward" in lines[2]
+    for verdict in told.verdicts:
+        (line,) = [line for line in lines if line.startswith(f"  {verdict.kernel} ")]
+        assert ("chosen" in line) == (told.chosen == verdict.kernel)
+        assert ("ms forward" in line) == (not verdict.reasons)
+        assert all(reason in line for reason in verdict.reasons)
+    assert [verdict.kernel for verdict in told.verdicts] == list(KERNELS)
+
+
+def test_reasons_are_told() -> None:
+    told = sp.explain(LONG, 64, heads=2, dtype=torch.float8_e4m3fn)
+    assert told.chosen is None
+    for verdict in told.verdicts:
+        reasons = "; ".join(verdict.reasons)
+        assert "dtype float8_e4m3fn is not one of" in reasons or "runs on CUDA only" in reasons
+    x = torch.zeros(1, 1, 4, 8).to(torch.float8_e4m3fn)
+    with pytest.raises(ValueError, match=r"kernel 'tiles' cannot serve this call: dtype float8"):
+        sp.attention(x, x, x, LONG, kernel="tiles")
+    with pytest.raises(ValueError, match=r"no kernel can serve this call: tiles: dtype float8"):
+        sp.attention(x, x, x, LONG)
+
+
+def test_unknown_kernel_is_refused() -> None:
+    x = torch.zeros(1, 1, 4, 8)
+    names = ", ".join(KERNELS)
+    with pytest.raises(
+        ValueError, match=f"kernel must be 'auto', 'tune' or one of {names}, got 'fast'"
+    ):
+        sp.attention(x, x, x, LONG, kernel="fast")
+    with pytest.raises(ValueError, match=f"'tune' or one of {names}, got 'fast'"):
+        sp.explain(LONG, 64, heads=2, kernel="fast")
+
+
+def test_a_named_kernel_is_explained() -> None:
+    told = sp.explain(LONG, 64, heads=2, kernel="xformers_blocks")
+    assert told.chosen == "xformers_blocks"
+    assert sp.explain(LONG, 64, heads=2, kernel="flex").chosen is None
+
+
+def test_what_is_missing_is_told_with_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(xformers_blocks, "find_spec", lambda name: None)
+    monkeypatch.setattr(flex, "find_spec", lambda name: None)
+    monkeypatch.setattr(torch, "__version__", "2.10.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "runs on CUDA only, not on 'cpu'" in str(sp.explain(LONG, 4096, heads=2))
+    told = str(sp.explain(LONG, 4096, heads=2, device="cuda"))
+    assert "xformers is not installed: pip install 'xformers>=0.0.35'" in told
+    assert "triton is not installed: pip install triton" in told
+    assert "torch 2.10.0 cannot compile" in told
+    assert "pip install 'torch>=2.13'" in told
+    assert "torch 2.10.0 finds no CUDA device: it takes an NVIDIA GPU" in told
+    x = torch.zeros(1, 1, 4, 8)
+    with pytest.raises(ValueError, match=r"kernel 'xformers_blocks' cannot .* pip install"):
+        sp.attention(x, x, x, LONG, kernel="xformers_blocks")
+
+
+def test_an_xformers_without_the_class_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    spec = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr(xformers_blocks, "find_spec", lambda name: spec)
+    monkeypatch.setattr(xformers_blocks.metadata, "version", lambda name: "0.9.9")
+    told = str(sp.explain(LONG, 4096, heads=2))
+    assert "xformers 0.9.9 has no xformers.sparse.BlockSparseTensor: pip install" in told
+
+
+@pytest.mark.parametrize("name", ["tiles", "dense", "xformers_blocks"])
+def test_explicit_kernel_is_used(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    used = []
+    for other, kernel in KERNELS.items():
+        plain = kernel.forward
+
+        def spy(call, made, other=other, plain=plain):
+            used.append(other)
+            return plain(call, made)
+
+        monkeypatch.setattr(kernel, "forward", spy)
+    x = torch.zeros(1, 1, 4, 8)
+    sp.attention(x, x, x, LONG, kernel=name)
+    assert used == [name]
