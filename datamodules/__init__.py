@@ -14,6 +14,7 @@ from datamodules.language_model.text8 import Text8
 from datamodules.language_model.text_files import TextFiles
 from datamodules.masked.text import MaskedText
 from datamodules.registry import describe, get, names, register
+from datamodules.tasks import global_tokens
 from datamodules.tasks.base import TaskData
 from datamodules.tasks.classification.documents import Documents
 from datamodules.tasks.classification.hyperpartisan import Hyperpartisan
@@ -48,6 +49,7 @@ __all__ = [
     "WikiHop",
     "describe",
     "get",
+    "global_tokens",
     "names",
     "register",
 ]

@@ -10,7 +10,7 @@ from benchmarks.__main__ import main
 from benchmarks.cuda_shapes import HEADS, PATTERNS, CudaShape, share_of_ideal
 from benchmarks.table import Goal, Row
 from sparse_patterns.spec.binding import bind
-from sparse_patterns.spec.oracle import Scene, visible
+from sparse_patterns.spec.oracle import ExampleContext, visible
 
 LENGTH = 2304  # more than a document and a window, and no multiple of either
 
@@ -24,7 +24,7 @@ def test_masks_written_by_hand_are_the_patterns(name: str) -> None:
     shape = small(name)
     q, k = torch.arange(LENGTH)[:, None], torch.arange(LENGTH)[None, :]
     ids = shape.segment_ids("cpu")
-    context = Scene(LENGTH, None, None if ids is None else ids[0])
+    context = ExampleContext(LENGTH, None, None if ids is None else ids[0])
     mod = shape.mask_mod("cpu")
     counts: dict[object, int] = {}
     bound = bind(shape.pattern, heads=HEADS)

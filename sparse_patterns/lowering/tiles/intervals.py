@@ -55,12 +55,11 @@ def _interval_tiles(
     starts: Tensor,
     rows: Tensor,
 ) -> Tiles:
-    """Return tiles of about one height, with exact masks unless the conjunct is evaluated at the
-    call.
+    """Return tiles of about one height, with exact masks where they are known before the call.
 
     Args:
         conjunct: The conjunct.
-        earlier: Terms whose pairs are taken out.
+        earlier: Conjuncts whose pairs are taken out.
         q: int64 query positions.
         low: int64, the first key that each query sees, in the order of the keys or the list.
         high: int64, the last key.
