@@ -8,14 +8,14 @@ operator runs.
 from __future__ import annotations
 
 import math
+from typing import Any, ForwardRef, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sparse_patterns.config.handles import intern, look_up
-from sparse_patterns.kernels.base import Call, Kernel, Request, accumulation_dtype
-from sparse_patterns.kernels.dispatch import choose
-from sparse_patterns.lowering.plan import Plan, plan
+from sparse_patterns.kernels.base import Call, Request, accumulation_dtype
+from sparse_patterns.kernels.dispatch import KERNELS, choose
 from sparse_patterns.spec.base import Pattern
 from sparse_patterns.spec.validation import check_call
 
@@ -84,8 +84,8 @@ def attention(
     offset = k.shape[2] - q.shape[2] if q_offset is None else q_offset
     factor = 1 / math.sqrt(max(1, q.shape[3])) if scale is None else float(scale)
     seed = torch.randint(1 << 62, (), dtype=torch.int64) if dropout_p else None
-    own = global_qkv or (None, None, None)
-    out, lse = _attend(
+    own: tuple[Tensor | None, Tensor | None, Tensor | None] = global_qkv or (None, None, None)
+    given = _Given(
         q,
         k,
         v,
@@ -103,6 +103,7 @@ def attention(
         kernel,
         _needs_grad(q, k, v, *own),
     )
+    out, lse, _ = _attend(*given)
     return (out, lse) if return_lse else out
 
 
@@ -111,196 +112,138 @@ def _needs_grad(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
 
 
-@torch.library.custom_op("sparse_patterns::attend", mutates_args=())
-def _attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    global_q: Tensor | None,
-    global_k: Tensor | None,
-    global_v: Tensor | None,
-    key_mask: Tensor | None,
-    global_mask: Tensor | None,
-    segment_ids: Tensor | None,
-    seed: Tensor | None,
-    pattern: str,
-    layer: int,
-    layers: int,
-    q_offset: int,
-    scale: float,
-    dropout_p: float,
-    kernel: str,
-    needs_grad: bool,
-) -> tuple[Tensor, Tensor]:
-    call, made, chosen = _prepare(
-        q,
-        k,
-        v,
-        global_q,
-        global_k,
-        global_v,
-        key_mask,
-        global_mask,
-        segment_ids,
-        seed,
-        pattern,
-        layer,
-        layers,
-        q_offset,
-        scale,
-        dropout_p,
-        kernel,
-        needs_grad,
-    )
-    return chosen.forward(call, made)
+class _Given(NamedTuple):
+    """What the operators are given: the tensors of a call, then the numbers and names."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    global_q: Tensor | None
+    global_k: Tensor | None
+    global_v: Tensor | None
+    key_mask: Tensor | None
+    global_mask: Tensor | None
+    segment_ids: Tensor | None
+    seed: Tensor | None
+    pattern: str
+    layer: int
+    layers: int
+    q_offset: int
+    scale: float
+    dropout_p: float
+    kernel: str
+    needs_grad: bool
+
+
+_SCHEMA_TYPES = {
+    "Tensor": "Tensor",
+    "Tensor | None": "Tensor?",
+    "str": "str",
+    "int": "SymInt",
+    "float": "float",
+    "bool": "bool",
+}
+_TENSORS = sum("Tensor" in str(kind) for kind in _Given.__annotations__.values())
+_ARGUMENTS = ", ".join(
+    f"{_SCHEMA_TYPES[kind.__forward_arg__ if isinstance(kind, ForwardRef) else str(kind)]} {name}"
+    for name, kind in _Given.__annotations__.items()
+)
+_OUTCOME = "Tensor out, Tensor lse, Tensor choice, Tensor grad_out, Tensor? grad_lse"
+
+
+@torch.library.custom_op(
+    "sparse_patterns::attend", mutates_args=(), schema=f"({_ARGUMENTS}) -> (Tensor, Tensor, Tensor)"
+)
+def _attend(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Return output, log-sum-exp, and the number of the kernel that was chosen."""
+    call, kernel = _call(_Given(*given)), _Given(*given).kernel
+    plan = call.request.plan
+    chosen = choose(call.request, plan, kernel, call)
+    return *chosen.forward(call, plan), torch.tensor(list(KERNELS).index(chosen.name))
 
 
 @_attend.register_fake
-def _(q: Tensor, *rest: object) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(q), q.new_empty(q.shape[:3], dtype=accumulation_dtype(q.dtype))
+def _(q: Tensor, *rest: object) -> tuple[Tensor, Tensor, Tensor]:
+    lse = q.new_empty(q.shape[:3], dtype=accumulation_dtype(q.dtype))
+    return torch.empty_like(q), lse, torch.empty((), dtype=torch.int64, device="cpu")
 
 
-@torch.library.custom_op("sparse_patterns::attend_backward", mutates_args=())
+@torch.library.custom_op(
+    "sparse_patterns::attend_backward",
+    mutates_args=(),
+    schema=f"({_OUTCOME}, {_ARGUMENTS}) -> Tensor[]",
+)
 def _attend_backward(
-    out: Tensor,
-    lse: Tensor,
-    grad_out: Tensor,
-    grad_lse: Tensor | None,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    global_q: Tensor | None,
-    global_k: Tensor | None,
-    global_v: Tensor | None,
-    key_mask: Tensor | None,
-    global_mask: Tensor | None,
-    segment_ids: Tensor | None,
-    seed: Tensor | None,
-    pattern: str,
-    layer: int,
-    layers: int,
-    q_offset: int,
-    scale: float,
-    dropout_p: float,
-    kernel: str,
-    needs_grad: bool,
+    out: Tensor, lse: Tensor, choice: Tensor, grad_out: Tensor, grad_lse: Tensor | None, *given: Any
 ) -> list[Tensor]:
-    call, made, chosen = _prepare(
-        q,
-        k,
-        v,
-        global_q,
-        global_k,
-        global_v,
-        key_mask,
-        global_mask,
-        segment_ids,
-        seed,
-        pattern,
-        layer,
-        layers,
-        q_offset,
-        scale,
-        dropout_p,
-        kernel,
-        needs_grad,
-    )
-    return list(chosen.backward(call, made, out, lse, grad_out, grad_lse))
+    """Return the gradients by the kernel of the forward pass: another may draw other dropout."""
+    call = _call(_Given(*given))
+    kernel = list(KERNELS.values())[int(choice)]
+    return list(kernel.backward(call, call.request.plan, out, lse, grad_out, grad_lse))
 
 
 @_attend_backward.register_fake
 def _(
     out: Tensor,
     lse: Tensor,
+    choice: Tensor,
     grad_out: Tensor,
     grad_lse: Tensor | None,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    global_q: Tensor | None,
-    global_k: Tensor | None,
-    global_v: Tensor | None,
-    *rest: object,
+    *given: Any,
 ) -> list[Tensor]:
-    inputs = (q, k, v, global_q, global_k, global_v)
-    return [torch.empty_like(x) for x in inputs if x is not None]
+    return [torch.empty_like(x) for x in given[:6] if x is not None]
 
 
-def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*inputs[:10], *output)
-    ctx.plain = inputs[10:]
+    ctx.mark_non_differentiable(output[2])
+    ctx.save_for_backward(*inputs[:_TENSORS], *output)
+    ctx.plain = inputs[_TENSORS:]
 
 
-def _differentiate(ctx, grad_out, grad_lse):  # type: ignore[no-untyped-def]
-    *tensors, out, lse = ctx.saved_tensors
-    nothing = (None,) * (10 + len(ctx.plain))
+def _differentiate(
+    ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None, _: None
+) -> tuple[Tensor | None, ...]:
+    *tensors, out, lse, choice = ctx.saved_tensors
+    nothing = (None,) * len(_Given._fields)
     if grad_out is None and grad_lse is None:
         return nothing
     if grad_out is None:
         grad_out = torch.zeros_like(out)
-    grads = _attend_backward(out, lse, grad_out, grad_lse, *tensors, *ctx.plain)
+    grads = _attend_backward(out, lse, choice, grad_out, grad_lse, *tensors, *ctx.plain)
     return (*grads, *nothing[len(grads) :])
 
 
 _attend.register_autograd(_differentiate, setup_context=_save)
 
 
-def _prepare(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    global_q: Tensor | None,
-    global_k: Tensor | None,
-    global_v: Tensor | None,
-    key_mask: Tensor | None,
-    global_mask: Tensor | None,
-    segment_ids: Tensor | None,
-    seed: Tensor | None,
-    pattern: str,
-    layer: int,
-    layers: int,
-    q_offset: int,
-    scale: float,
-    dropout_p: float,
-    kernel: str,
-    needs_grad: bool,
-) -> tuple[Call, Plan, Kernel]:
+def _call(given: _Given) -> Call:
+    """Return the call that a kernel takes."""
+    q, k = given.q, given.k
     batch, heads, q_len, head_dim = q.shape
-    spec = look_up(pattern)
     request = Request(
-        pattern=spec,
-        layer=layer,
-        layers=layers,
+        pattern=look_up(given.pattern),
+        layer=given.layer,
+        layers=given.layers,
         batch=batch,
         heads=heads,
         kv_heads=k.shape[1],
         q_len=q_len,
         kv_len=k.shape[2],
-        q_offset=q_offset,
+        q_offset=given.q_offset,
         head_dim=head_dim,
         dtype=q.dtype,
         device=q.device.type,
-        key_mask=key_mask is not None,
-        global_mask=global_mask is not None,
-        global_qkv=global_q is not None,
-        segment_ids=segment_ids is not None,
-        dropout_p=dropout_p,
-        needs_grad=needs_grad,
-    )
-    made = plan(
-        spec,
-        q_len,
-        k.shape[2],
-        heads=heads,
-        head_dim=head_dim,
-        layer=layer,
-        layers=layers,
-        q_offset=q_offset,
+        key_mask=given.key_mask is not None,
+        global_mask=given.global_mask is not None,
+        global_qkv=given.global_q is not None,
+        segment_ids=given.segment_ids is not None,
+        dropout_p=given.dropout_p,
+        needs_grad=given.needs_grad,
     )
     own = None
-    if global_q is not None and global_k is not None and global_v is not None:
-        own = (global_q, global_k, global_v)
-    number = 0 if seed is None else int(seed)
-    call = Call(request, q, k, v, own, key_mask, global_mask, segment_ids, float(scale), number)
-    return call, made, choose(request, made, kernel, call)
+    if given.global_q is not None and given.global_k is not None and given.global_v is not None:
+        own = (given.global_q, given.global_k, given.global_v)
+    masks = (given.key_mask, given.global_mask, given.segment_ids)
+    seed = 0 if given.seed is None else int(given.seed)
+    return Call(request, q, k, given.v, own, *masks, float(given.scale), seed)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from sparse_patterns.lowering.plan import Plan
+from sparse_patterns.kernels.examples import Examples, examples_of
+from sparse_patterns.lowering.plan import Plan, plan
 from sparse_patterns.spec.base import Pattern
 
 
@@ -58,6 +60,20 @@ class Request:
     dropout_p: float = 0.0
     needs_grad: bool = False
 
+    @property
+    def plan(self) -> Plan:
+        """The plan of the request, from the cache of plans."""
+        return plan(
+            self.pattern,
+            self.q_len,
+            self.kv_len,
+            heads=self.heads,
+            head_dim=max(1, self.head_dim),
+            layer=self.layer,
+            layers=self.layers,
+            q_offset=self.q_offset,
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Call:
@@ -87,6 +103,14 @@ class Call:
     segment_ids: Tensor | None
     scale: float
     seed: int
+
+    @cached_property
+    def examples(self) -> Examples:
+        """What the masks of the batch say, shared with calls that are given equal ones."""
+        request = self.request
+        shape = (request.batch, request.q_len, request.kv_len, request.q_offset)
+        masks = (self.key_mask, self.global_mask, self.segment_ids)
+        return examples_of(shape, self.q.device, *masks)
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,8 @@ from torch.nn import functional
 
 from sparse_patterns.kernels.base import Call, Kernel, Request, Tolerance, accumulation_dtype
 from sparse_patterns.kernels.global_rows import GlobalRows, dropout_factors
-from sparse_patterns.lowering.blocks.table import FULL, Blocks, blocks, known_blocks
-from sparse_patterns.lowering.plan import Group, Plan
-from sparse_patterns.spec.atoms import BatchGlobal, SameDocument
-from sparse_patterns.spec.base import uses
-from sparse_patterns.spec.oracle import ExampleContext
+from sparse_patterns.lowering.blocks.table import FULL, Blocks
+from sparse_patterns.lowering.plan import Plan
 
 MINIMUM = "0.0.35"
 """The oldest release of xformers that this file was written against."""
@@ -72,12 +69,11 @@ class XformersBlocksKernel(Kernel):
         elements, passes = 0.0, 0
         for group in plan.groups:
             size = block_size(request)
-            if takes_tensors(group):
-                count = group.computed // size**2
+            if group.forms.takes_example_tensors:
+                count = group.forms.pairs_at_most // size**2
                 passes += request.batch
             else:
-                shape = (request.q_len, request.kv_len, request.q_offset)
-                count = known_blocks(group.pattern, *shape, size).row.numel()
+                count = group.blocks(size).row.numel()
                 passes += 1
             moved = size * (5 * size + 4 * request.head_dim)
             elements += request.batch * len(group.heads) * count * moved
@@ -180,24 +176,19 @@ def block_size(request: Request) -> int:
     return SMALL if max(request.q_len, request.kv_len) <= SMALL_UP_TO else LARGE
 
 
-def takes_tensors(group: Group) -> bool:
-    """Return whether a group's blocks depend on tensors of the batch."""
-    return uses(group.pattern, BatchGlobal, SameDocument)
-
-
 def _passes(call: Call, plan: Plan) -> Iterator[_Pass]:
     """Yield the passes of a call: examples and heads that share a layout, some at a time."""
     request = call.request
-    shape = (request.q_len, request.kv_len, request.q_offset, block_size(request))
+    size = block_size(request)
     number = 0
     for group in plan.groups:
-        if takes_tensors(group):
+        if group.forms.takes_example_tensors:
             tables = [
-                ([example], blocks(group.pattern, *shape, _context(call, example)))
+                ([example], call.examples.blocks(group, example, size))
                 for example in range(request.batch)
             ]
         else:
-            tables = [(list(range(request.batch)), known_blocks(group.pattern, *shape))]
+            tables = [(list(range(request.batch)), group.blocks(size))]
         for examples, table in tables:
             if not table.row.numel() or not examples:
                 continue
@@ -208,12 +199,6 @@ def _passes(call: Call, plan: Plan) -> Iterator[_Pass]:
             for first in range(0, len(group.heads), at_once):
                 yield _Pass(call, layout, examples, group.heads[first : first + at_once], number)
                 number += 1
-
-
-def _context(call: Call, example: int) -> ExampleContext:
-    marks = None if call.global_mask is None else call.global_mask[example].cpu()
-    segments = None if call.segment_ids is None else call.segment_ids[example].cpu()
-    return ExampleContext(call.request.kv_len, marks, segments)
 
 
 class _Layout:
@@ -291,9 +276,10 @@ class _Pass:
             scores[:, layout.partial] = scores[:, layout.partial].masked_fill_(
                 layout.hidden, -torch.inf
             )
-        if self.call.key_mask is not None:
+        real = self.call.examples.key_mask
+        if real is not None:
             table = layout.table
-            padded = ~self.call.key_mask[self.examples].repeat_interleave(len(self.heads), 0)
+            padded = ~real[self.examples].repeat_interleave(len(self.heads), 0)
             padded = functional.pad(padded, (0, table.columns * table.block - padded.shape[1]))
             padded = padded.view(-1, table.columns, table.block)[:, layout.column]
             scores.masked_fill_(padded[:, :, None, :], -torch.inf)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import cache, lru_cache
+from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -32,11 +32,7 @@ from sparse_patterns.lowering.blocks.lists import (
     intervals,
     variant_of,
 )
-from sparse_patterns.lowering.blocks.table import blocks, known_blocks
 from sparse_patterns.lowering.plan import Plan
-from sparse_patterns.spec.atoms import BatchGlobal, SameDocument
-from sparse_patterns.spec.base import uses
-from sparse_patterns.spec.oracle import ExampleContext
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -105,11 +101,10 @@ class FlexKernel(Kernel):
         """Estimate the time from the full and the partial blocks."""
         cost = 0.0
         for group in plan.groups:
-            if uses(group.pattern, BatchGlobal, SameDocument):
-                of_group = PARTIAL_COST * group.computed / SIZE**2
+            if group.forms.takes_example_tensors:
+                of_group = PARTIAL_COST * group.forms.pairs_at_most / SIZE**2
             else:
-                shape = (plan.q_len, plan.kv_len, plan.q_offset)
-                table = known_blocks(group.pattern, *shape, SIZE)
+                table = group.blocks(SIZE)
                 full = int(table.full.sum())
                 of_group = full + PARTIAL_COST * (table.row.numel() - full)
             cost += len(group.heads) * of_group
@@ -305,34 +300,20 @@ def _whole(x: Tensor) -> Tensor:
 
 
 def lists_of(call: Call, plan: Plan, uniform: bool) -> BlockLists:
-    """Return the lists of a call: from the cache where nothing depends on the batch's tensors."""
-    dynamic = any(uses(group.pattern, BatchGlobal, SameDocument) for group in plan.groups)
-    if not dynamic and call.key_mask is None:
-        return _known_lists(plan, call.request.batch, uniform, call.q.device)
-    request = call.request
-    shape = (request.q_len, request.kv_len, request.q_offset, SIZE)
-    tables = []
-    for example in range(request.batch):
-        marks = None if call.global_mask is None else call.global_mask[example].cpu()
-        segments = None if call.segment_ids is None else call.segment_ids[example].cpu()
-        context = ExampleContext(request.kv_len, marks, segments)
-        tables.append(
-            [
-                blocks(group.pattern, *shape, context)
-                if uses(group.pattern, BatchGlobal, SameDocument)
-                else known_blocks(group.pattern, *shape)
-                for group in plan.groups
-            ]
-        )
-    key_mask = None if call.key_mask is None else call.key_mask.cpu()
-    return _join(plan, tables, request.batch, uniform, key_mask).to(call.q.device)
+    """Return the lists of a call, made once for all calls with equal masks."""
+    examples = call.examples
+    here = examples.on_cpu()
+    apart = any(group.forms.takes_example_tensors for group in plan.groups)
+    by_example = apart or here.key_mask is not None
 
+    def make() -> BlockLists:
+        tables = [
+            [examples.blocks(group, example, SIZE) for group in plan.groups]
+            for example in range(here.batch if by_example else 1)
+        ]
+        return _join(plan, tables, here.batch, uniform, here.key_mask).to(examples.device)
 
-@lru_cache(maxsize=64)
-def _known_lists(plan: Plan, batch: int, uniform: bool, device: torch.device) -> BlockLists:
-    shape = (plan.q_len, plan.kv_len, plan.q_offset, SIZE)
-    tables = [[known_blocks(group.pattern, *shape) for group in plan.groups]]
-    return _join(plan, tables, batch, uniform, None).to(device)
+    return examples.keep(("flex", plan, uniform), make)
 
 
 def _join(

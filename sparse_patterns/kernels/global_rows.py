@@ -14,10 +14,8 @@ import torch
 from torch import Tensor
 
 from sparse_patterns.kernels.base import Call, accumulation_dtype
-from sparse_patterns.lowering.normal_form import has_batch_rows
 from sparse_patterns.lowering.plan import Group, Plan
-from sparse_patterns.spec.base import Pattern
-from sparse_patterns.spec.oracle import ExampleContext, visible
+from sparse_patterns.spec.oracle import visible
 
 SCORES_AT_ONCE = 1 << 26
 """Scores held at once; with more, heads are taken some at a time."""
@@ -56,8 +54,7 @@ class GlobalRows:
         self.call = call
         self.plan = plan
         self.dtype = accumulation_dtype(call.q.dtype)
-        request = call.request
-        self.positions = torch.arange(request.q_len, device=call.q.device) + request.q_offset
+        self.examples = call.examples
         self.apart = self._find()
 
     def overwrite(self, out: Tensor, lse: Tensor) -> None:
@@ -124,63 +121,45 @@ class GlobalRows:
 
     def _find(self) -> Tensor | None:
         """Return the rows that are apart, `(batch, heads, q_len)`."""
-        call, request = self.call, self.call.request
-        device = call.q.device
-        shape = (request.batch, request.heads, request.q_len)
-        self.tokens: dict[tuple[int, int], Tensor] = {}
-        if call.key_mask is None and not any(
-            group.row_tokens or self._batch_rows(group) for group in self.plan.groups
-        ):
+        request, padded = self.call.request, self.examples.padded_rows
+        rows = [self.examples.global_rows(group) for group in self.plan.groups]
+        if padded is None and all(one is None for one in rows):
             return None
-        apart = torch.zeros(shape, dtype=torch.bool, device=device)
-        for number, group in enumerate(self.plan.groups):
-            fixed = torch.zeros(request.kv_len, dtype=torch.bool, device=device)
-            fixed[list(group.row_tokens)] = True
-            for example in range(request.batch):
-                marks = fixed
-                if self._batch_rows(group) and call.global_mask is not None:
-                    marks = marks | call.global_mask[example]
-                if call.key_mask is not None:
-                    marks = marks & call.key_mask[example]
-                rows = self._at(marks)
-                self.tokens[number, example] = rows.nonzero().flatten()
-                if call.key_mask is not None:
-                    rows = rows | self._at(~call.key_mask[example])
-                apart[example, list(group.heads)] = rows
+        shape = (request.batch, request.heads, request.q_len)
+        apart = torch.zeros(shape, dtype=torch.bool, device=self.call.q.device)
+        for group, own in zip(self.plan.groups, rows, strict=True):
+            for some in (own, padded):
+                if some is not None:
+                    apart[:, list(group.heads)] |= some[:, None]
         return apart
-
-    def _batch_rows(self, group: Group) -> bool:
-        return self.call.global_mask is not None and has_batch_rows(group.pattern)
-
-    def _at(self, marks: Tensor) -> Tensor:
-        """Read marks of tokens at the query rows, False outside the sequence."""
-        inside = (self.positions >= 0) & (self.positions < marks.numel())
-        if not marks.numel():
-            return inside
-        return inside & marks[self.positions.clamp(0, marks.numel() - 1)]
 
     def _each(self) -> Iterator[Rows]:
         """Yield the rows of every example and group, some heads at a time."""
         request, device = self.call.request, self.call.q.device
         share = request.heads // max(1, request.kv_heads)
-        for number, ((index, example), rows) in enumerate(self.tokens.items()):
-            if not rows.numel():
-                continue
-            group = self.plan.groups[index]
-            mask = self._mask(group.pattern, example, rows)
-            heads = torch.tensor(group.heads, device=device)
-            for some in heads.split(max(1, SCORES_AT_ONCE // mask.numel())):
-                yield Rows(example, some, some // share, rows, mask, number)
+        number = -1
+        for group in self.plan.groups:
+            for example, rows in enumerate(self.examples.global_row_lists(group)):
+                number += 1
+                if not rows.numel():
+                    continue
+                mask = self._mask(group, example, rows)
+                heads = torch.tensor(group.heads, device=device)
+                for some in heads.split(max(1, SCORES_AT_ONCE // mask.numel())):
+                    yield Rows(example, some, some // share, rows, mask, number)
 
-    def _mask(self, pattern: Pattern, example: int, rows: Tensor) -> Tensor:
-        call, kv_len = self.call, self.call.request.kv_len
-        marks = None if call.global_mask is None else call.global_mask[example]
-        segments = None if call.segment_ids is None else call.segment_ids[example]
-        keys = torch.arange(kv_len, device=rows.device)
-        context = ExampleContext(kv_len, marks, segments)
-        mask = visible(pattern, self.positions[rows][:, None], keys, context)
-        mask = mask.expand(rows.numel(), kv_len)
-        return mask if call.key_mask is None else mask & call.key_mask[example]
+    def _mask(self, group: Group, example: int, rows: Tensor) -> Tensor:
+        """Return what the rows see, bool `(rows, kv_len)`."""
+        examples = self.examples
+
+        def make() -> Tensor:
+            keys = torch.arange(examples.kv_len, device=rows.device)
+            q = examples.positions[rows][:, None]
+            mask = visible(group.pattern, q, keys, examples.context(example))
+            mask = mask.expand(rows.numel(), examples.kv_len)
+            return mask if examples.key_mask is None else mask & examples.key_mask[example]
+
+        return examples.keep(("rows of global tokens", group.forms, example), make)
 
     def _inputs(self, some: Rows) -> tuple[Tensor, Tensor, Tensor]:
         """Return scaled queries, keys and values of these rows in the accumulation type."""

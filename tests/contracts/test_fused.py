@@ -19,7 +19,7 @@ import sparse_patterns as sp
 from sparse_patterns.kernels.base import Call
 from sparse_patterns.kernels.dispatch import KERNELS
 from sparse_patterns.kernels.fused.kernel import XformersFusedKernel
-from sparse_patterns.kernels.fused.select import Rows, choose_partials
+from sparse_patterns.kernels.fused.select import RowIndex, choose_partials
 from sparse_patterns.kernels.fused.views import Lines, key_lines, query_lines, shape_of
 from sparse_patterns.kernels.fused.xformers import (
     XformersOperator,
@@ -164,7 +164,7 @@ def one_by_one(shape, rows: int, keys: int) -> torch.Tensor:
     return seen
 
 
-def marks_of(rows: Rows | None, case: Case) -> torch.Tensor:
+def marks_of(rows: RowIndex | None, case: Case) -> torch.Tensor:
     """Marked rows, bool `(batch, q_len)`."""
     marks = torch.zeros(case.batch * case.q_len, dtype=torch.bool)
     if rows is not None:
@@ -176,9 +176,10 @@ def check_exact(case: Case) -> None:
     """Every pair of the oracle is shown once, and no other."""
     expected = sp.dense_mask(case.pattern, case.q_len, case.kv_len, **case.mask_arguments())
     expected = expected.expand(case.batch, *expected.shape[-3:])
-    bound = bind(case.pattern, heads=case.heads, layer=case.layer, layers=case.layers)
-    for head, pattern in enumerate(bound):
-        chosen = choose_partials(call_of(case), pattern)
+    call = call_of(case)
+    groups = {head: group for group in call.request.plan.groups for head in group.heads}
+    for head, group in groups.items():
+        chosen = choose_partials(call, group)
         apart, padded = marks_of(chosen.apart, case), marks_of(chosen.padded, case)
         parts: dict[bool, torch.Tensor] = {}
         for own, partials in ((False, chosen.partials), (True, chosen.row_partials)):

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from sparse_patterns.kernels.base import Call
-from sparse_patterns.lowering.normal_form import has_batch_rows, row_tokens
 from sparse_patterns.lowering.plan import Plan
 from sparse_patterns.spec.algebra import takes_example_tensors
 from sparse_patterns.spec.atoms import BatchGlobal, SameDocument
@@ -43,34 +42,28 @@ def pair_mask(call: Call, plan: Plan, some: slice) -> Tensor:
     if len(groups) == 1:
         mask = groups[0][:, None]
     else:
-        examples = max(group.shape[0] for group in groups)
+        count = max(group.shape[0] for group in groups)
         request = call.request
-        shape = (examples, request.heads, request.q_len, request.kv_len)
+        shape = (count, request.heads, request.q_len, request.kv_len)
         mask = torch.empty(shape, dtype=torch.bool, device=call.q.device)
         for group, seen in zip(plan.groups, groups, strict=True):
             mask[:, list(group.heads)] = seen[:, None]
-    if call.key_mask is not None:
-        real = call.key_mask[some]
-        mask = mask & real[:, None, None] & _at_queries(real, call, outside=True)[:, None, :, None]
+    examples = call.examples
+    if examples.key_mask is not None and examples.padded_rows is not None:
+        real, padded = examples.key_mask[some], examples.padded_rows[some]
+        mask = mask & real[:, None, None] & ~padded[:, None, :, None]
     return mask
 
 
 def global_rows(call: Call, plan: Plan, some: slice) -> Tensor:
-    """Return which rows are those of global tokens, bool `(examples or 1, heads, q_len)`."""
-    request, device = call.request, call.q.device
-    marks = [torch.zeros(1, request.kv_len, dtype=torch.bool, device=device) for _ in plan.groups]
-    for group, own in zip(plan.groups, marks, strict=True):
-        own[:, list(row_tokens(group.pattern, request.kv_len))] = True
-    if call.global_mask is not None:
-        given = call.global_mask[some]
-        marks = [
-            own | given if has_batch_rows(group.pattern) else own.expand_as(given)
-            for group, own in zip(plan.groups, marks, strict=True)
-        ]
-    shape = (marks[0].shape[0], request.heads, request.q_len)
-    rows = torch.empty(shape, dtype=torch.bool, device=device)
-    for group, own in zip(plan.groups, marks, strict=True):
-        rows[:, list(group.heads)] = _at_queries(own, call, outside=False)[:, None]
+    """Return which rows are those of real global tokens, bool `(examples, heads, q_len)`."""
+    request = call.request
+    shape = (some.stop - some.start, request.heads, request.q_len)
+    rows = torch.zeros(shape, dtype=torch.bool, device=call.q.device)
+    for group in plan.groups:
+        own = call.examples.global_rows(group)
+        if own is not None:
+            rows[:, list(group.heads)] = own[some][:, None]
     return rows
 
 
@@ -78,20 +71,20 @@ def _of_group(pattern: Pattern, call: Call, some: slice) -> Tensor:
     """Return what a bound pattern sees, bool `(examples or 1, q_len, kv_len)`."""
     if not takes_example_tensors(pattern):
         return _of_every_example(pattern, call)
+    examples = call.examples
     if isinstance(pattern, BatchGlobal):
-        if call.global_mask is None:
+        if examples.global_mask is None:
             shape = (1, call.request.q_len, call.request.kv_len)
             return torch.zeros(shape, dtype=torch.bool, device=call.q.device)
-        marks = call.global_mask[some]
+        marks = examples.global_mask[some]
         columns = marks[:, None].expand(-1, call.request.q_len, -1)
-        rows = _at_queries(marks, call, outside=False)
+        rows = examples.at_queries(marks, outside=False)
         return columns | rows[..., None] if pattern.rows else columns
     if isinstance(pattern, SameDocument):
-        assert call.segment_ids is not None
-        segments = call.segment_ids[some]
-        inside = _at_queries(torch.ones_like(segments, dtype=torch.bool), call, outside=False)
-        own = _at_queries(segments, call, outside=0)
-        return inside[..., None] & (own[..., None] == segments[:, None])
+        assert examples.documents is not None
+        documents = examples.documents[some]
+        own = examples.at_queries(documents, outside=-1)
+        return own[..., None] == documents[:, None]
     parts = [_of_group(part, call, some) for part in pattern.children()]
     if isinstance(pattern, Union):
         return reduce(torch.logical_or, parts)
@@ -117,13 +110,3 @@ def _of_every_example(pattern: Pattern, call: Call) -> Tensor:
         while sum(mask.numel() for mask in _kept.values()) > CACHE_BYTES:
             _kept.popitem(last=False)
     return seen
-
-
-def _at_queries(values: Tensor, call: Call, *, outside: bool | int) -> Tensor:
-    """Read values of keys `(examples, kv_len)` at the positions of the queries."""
-    request = call.request
-    positions = torch.arange(request.q_len, device=values.device) + request.q_offset
-    beyond = (positions < 0) | (positions >= request.kv_len)
-    if not request.kv_len:
-        return values.new_full((values.shape[0], request.q_len), outside)
-    return values[:, positions.clamp(0, request.kv_len - 1)].masked_fill(beyond, outside)

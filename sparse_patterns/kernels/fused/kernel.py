@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import lru_cache
 from typing import ClassVar
 
 import torch
@@ -34,10 +33,7 @@ from sparse_patterns.kernels.fused.run import (
 )
 from sparse_patterns.kernels.fused.select import choose_partials
 from sparse_patterns.kernels.fused.xformers import XformersOperator, missing_device, missing_library
-from sparse_patterns.lowering.fused.lower import lower_fused
-from sparse_patterns.lowering.plan import Plan
-from sparse_patterns.spec.base import Pattern
-from sparse_patterns.spec.binding import bind
+from sparse_patterns.lowering.plan import Group, Plan
 
 CALL_SECONDS, FLOP_RATE = 60e-6, 250e12
 """Declared rates, for choosing a kernel: time of one operator's call, operations per second."""
@@ -80,8 +76,8 @@ class XformersFusedKernel(Kernel):
             reasons.append(
                 "its backward is not deterministic, and torch.use_deterministic_algorithms is on"
             )
-        asked = (request.pattern, request.heads, request.layer, request.layers)
-        return [*reasons, *_pattern_reasons(*asked, request.q_len, request.kv_len)]
+        told = [reason for group in request.plan.groups for reason in group.fused.reasons]
+        return [*reasons, *dict.fromkeys(told)]
 
     def machine_reasons(self, request: Request) -> list[str]:
         """Return what the machine or its software lacks."""
@@ -106,7 +102,7 @@ class XformersFusedKernel(Kernel):
         """Estimate the time from the visible pairs and the number of calls."""
         calls = 0
         for group in plan.groups:
-            fused = lower_fused(group.pattern, request.q_len, request.kv_len)
+            fused = group.fused
             runs = len(head_runs(group.heads, request.heads // max(1, request.kv_heads)))
             calls += runs * (len(fused.stripes) + bool(fused.columns) + bool(fused.row_tokens))
         flops = request.batch * 4 * request.head_dim * plan.visible
@@ -115,10 +111,10 @@ class XformersFusedKernel(Kernel):
     def forward(self, call: Call, plan: Plan) -> tuple[Tensor, Tensor]:
         """Return output and log-sum-exp; see `Kernel.forward`."""
         call, _ = _with_positive_scale(call)
-        outs: list[_Piece] = []
+        outs: list[_HeadSlice] = []
         lse: Tensor | None = None
-        for pattern, run in _runs(call, plan):
-            out, logs = run_forward(call, choose_partials(call, pattern), run, self.operator)
+        for group, run in _runs(call, plan):
+            out, logs = run_forward(call, choose_partials(call, group), run, self.operator)
             outs.append((run[0], out))
             if lse is None:
                 lse = logs.new_full(call.q.shape[:3], -torch.inf)
@@ -148,48 +144,48 @@ class XformersFusedKernel(Kernel):
             )
         call, sign = _with_positive_scale(call)
         inputs = (call.q, call.k, call.v, *(call.global_qkv or ()))
-        pieces: list[list[_Piece]] = [[] for _ in inputs]
-        for pattern, run in _runs(call, plan):
-            chosen = choose_partials(call, pattern)
+        slices: list[list[_HeadSlice]] = [[] for _ in inputs]
+        for group, run in _runs(call, plan):
+            chosen = choose_partials(call, group)
             outcome = (grad_out.to(call.q.dtype), out, lse)
             grads = run_backward(call, chosen, run, self.operator, outcome, grad_lse)
-            for number, (into, grad) in enumerate(zip(pieces, grads, strict=True)):
+            for number, (into, grad) in enumerate(zip(slices, grads, strict=True)):
                 into.append((run[min(1, number % 3)], grad))
-        results = [_assemble(x, some) for x, some in zip(inputs, pieces, strict=True)]
+        results = [_assemble(x, some) for x, some in zip(inputs, slices, strict=True)]
         if sign != 1:
             results = [x if number % 3 else x * sign for number, x in enumerate(results)]
         return tuple(results)
 
 
-_Piece = tuple[slice, Tensor]
+_HeadSlice = tuple[slice, Tensor]
 
 
-def _runs(call: Call, plan: Plan) -> list[tuple[Pattern, tuple[slice, slice]]]:
-    """Return the runs of heads with their bound pattern."""
+def _runs(call: Call, plan: Plan) -> list[tuple[Group, tuple[slice, slice]]]:
+    """Return the runs of neighbouring heads with their group."""
     share = call.request.heads // max(1, call.request.kv_heads)
-    return [(group.pattern, run) for group in plan.groups for run in head_runs(group.heads, share)]
+    return [(group, run) for group in plan.groups for run in head_runs(group.heads, share)]
 
 
-def _assemble(like: Tensor, pieces: list[_Piece]) -> Tensor:
+def _assemble(like: Tensor, slices: list[_HeadSlice]) -> Tensor:
     """Put `(batch, length, heads, head_dim)` of some heads each into a tensor laid out like `like`.
 
-    Heads that several pieces hold, as those of shared keys, are added up.
+    Heads that several slices hold, as those of shared keys, are added up.
     """
     target = torch.empty_like(like)
-    if len(pieces) == 1:
-        only = pieces[0][1].transpose(1, 2)
+    if len(slices) == 1:
+        only = slices[0][1].transpose(1, 2)
         if only.dtype == like.dtype and only.stride() == target.stride():
             return only
-    heads = [head for run, _ in pieces for head in range(run.start, run.stop)]
+    heads = [head for run, _ in slices for head in range(run.start, run.stop)]
     if len(set(heads)) == len(heads):
-        for run, piece in pieces:
-            target[:, run] = piece.transpose(1, 2)
+        for run, part in slices:
+            target[:, run] = part.transpose(1, 2)
         return target
     total = torch.zeros(like.shape, dtype=torch.promote_types(like.dtype, torch.float32)).to(
         like.device
     )
-    for run, piece in pieces:
-        total[:, run] += piece.transpose(1, 2)
+    for run, part in slices:
+        total[:, run] += part.transpose(1, 2)
     return target.copy_(total)
 
 
@@ -206,14 +202,3 @@ def _with_positive_scale(call: Call) -> tuple[Call, int]:
         own = (own[0] * sign, *own[1:])
     scale = abs(call.scale) or 1.0
     return replace(call, q=call.q * sign, global_qkv=own, scale=scale), sign
-
-
-@lru_cache(maxsize=512)
-def _pattern_reasons(
-    pattern: Pattern, heads: int, layer: int, layers: int, q_len: int, kv_len: int
-) -> tuple[str, ...]:
-    """Return why some heads' patterns cannot be lowered, each reason once."""
-    reasons: dict[str, None] = {}
-    for bound in dict.fromkeys(bind(pattern, heads=heads, layer=layer, layers=layers)):
-        reasons.update(dict.fromkeys(lower_fused(bound, q_len, kv_len).reasons))
-    return tuple(reasons)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from sparse_patterns.kernels.base import Call
+from sparse_patterns.kernels.examples import Examples
 from sparse_patterns.lowering.fused.listed import Listed, list_columns
-from sparse_patterns.lowering.fused.lower import Fused, lower_fused
+from sparse_patterns.lowering.fused.lower import Fused
 from sparse_patterns.lowering.fused.partials import (
     Packed,
     Partial,
@@ -21,12 +20,12 @@ from sparse_patterns.lowering.fused.partials import (
 )
 from sparse_patterns.lowering.fused.placement import place_in_example
 from sparse_patterns.lowering.fused.stripes import Stripe
-from sparse_patterns.spec.base import Pattern
+from sparse_patterns.lowering.plan import Group
 from sparse_patterns.spec.oracle import ExampleContext, visible
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class RowIndex:
     """Some query rows.
 
     Attributes:
@@ -43,11 +42,11 @@ class Rows:
         return self._on[device]
 
 
-def _marked(rows: Tensor | None) -> Rows | None:
+def _marked(rows: Tensor | None) -> RowIndex | None:
     """Return rows marked in a bool `(batch, q_len)`, None for none."""
     if rows is None or not rows.any():
         return None
-    return Rows(rows.flatten().nonzero().flatten())
+    return RowIndex(rows.flatten().nonzero().flatten())
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,73 +62,20 @@ class Chosen:
 
     partials: tuple[Partial, ...]
     row_partials: tuple[Packed, ...]
-    apart: Rows | None
-    padded: Rows | None
+    apart: RowIndex | None
+    padded: RowIndex | None
 
 
-@dataclass(frozen=True, eq=False)
-class _Held:
-    """A tensor of a call, on the CPU, compared by what it holds when it is looked up."""
-
-    tensor: Tensor
-
-
-_recent: deque[_Held] = deque(maxlen=12)
-"""Tensors of the last calls: the layers of a model are given the same ones."""
+def choose_partials(call: Call, group: Group) -> Chosen:
+    """Return the partials of a group's heads; tensors are on the CPU."""
+    here = call.examples.on_cpu()
+    return here.keep(("partials", group.forms), lambda: _choose(group.fused, here))
 
 
-def choose_partials(call: Call, pattern: Pattern) -> Chosen:
-    """Return the partials of the heads of one bound pattern; tensors are on the CPU."""
-    request = call.request
-    fused = lower_fused(pattern, request.q_len, request.kv_len)
-    sizes = (request.q_len, request.kv_len, request.q_offset, request.batch)
-    by_batch = fused.batch_rows or any(column.tokens is None for column in fused.columns)
-    key_mask = _hold(call.key_mask)
-    if key_mask is not None and bool(key_mask.tensor.all()):
-        key_mask = None
-    marks = _hold(call.global_mask if by_batch else None)
-    return _choose_held(pattern, sizes, key_mask, marks, _hold(call.segment_ids))
-
-
-def _hold(tensor: Tensor | None) -> _Held | None:
-    """Return a tensor's values, the same object for equal ones."""
-    if tensor is None:
-        return None
-    values = tensor.detach().cpu()
-    for held in tuple(_recent):
-        same = held.tensor.dtype == values.dtype and held.tensor.shape == values.shape
-        if same and torch.equal(held.tensor, values):
-            return held
-    held = _Held(values.clone())
-    _recent.append(held)
-    return held
-
-
-@lru_cache(maxsize=64)
-def _choose_held(
-    pattern: Pattern,
-    sizes: tuple[int, int, int, int],
-    key_mask: _Held | None,
-    marks: _Held | None,
-    segment_ids: _Held | None,
-) -> Chosen:
-    """Return the partials of a pattern, a shape and the tensors of a call, made once for each."""
-    fused = lower_fused(pattern, *sizes[:2])
-    documents = None
-    if segment_ids is not None:
-        documents = torch.unique(segment_ids.tensor, return_inverse=True)[1]
-    real = None if key_mask is None else key_mask.tensor
-    return _choose(fused, sizes, real, None if marks is None else marks.tensor, documents)
-
-
-def _choose(
-    fused: Fused,
-    sizes: tuple[int, int, int, int],
-    key_mask: Tensor | None,
-    marks: Tensor | None,
-    documents: Tensor | None,
-) -> Chosen:
+def _choose(fused: Fused, examples: Examples) -> Chosen:
+    sizes = (examples.q_len, examples.kv_len, examples.q_offset, examples.batch)
     q_len, kv_len, q_offset, batch = sizes
+    key_mask, marks, documents = examples.key_mask, examples.global_mask, examples.documents
     if not q_len or not kv_len or not batch:
         return Chosen((), (), None, None)
     partials: list[Partial] = []
@@ -145,16 +91,14 @@ def _choose(
             )
         ]
         partials += pack_rectangles(placed, q_len, kv_len, batch)
-    if key_mask is not None and marks is not None:
-        marks = marks & key_mask
     if fused.columns:
         partials += _columns(fused, sizes, key_mask, marks, documents)
-    padded = None if key_mask is None else _at(~key_mask, q_len, q_offset)
+    padded = examples.padded_rows
     apart = torch.zeros(batch, q_len, dtype=torch.bool)
     rows = torch.tensor(fused.row_tokens, dtype=torch.int64) - q_offset
     apart[:, rows[(rows >= 0) & (rows < q_len)]] = True
     if fused.batch_rows and marks is not None:
-        apart |= _at(marks, q_len, q_offset)
+        apart |= examples.at_queries(marks, outside=False)
     row_partials: list[Packed] = []
     if apart.any():
         row_partials = _rows(fused, sizes, apart, padded, key_mask, marks, documents)
@@ -163,16 +107,6 @@ def _choose(
 
 def _of(marks: Tensor | None, example: int) -> Tensor | None:
     return None if marks is None else marks[example]
-
-
-def _at(marks: Tensor, q_len: int, q_offset: int) -> Tensor:
-    """Read marks of keys `(batch, kv_len)` at the query rows, False outside the sequence."""
-    length = marks.shape[1]
-    positions = torch.arange(q_len) + q_offset
-    inside = (positions >= 0) & (positions < length)
-    if not length:
-        return inside.expand(marks.shape[0], -1)
-    return inside & marks[:, positions.clamp(0, length - 1)]
 
 
 def _columns(

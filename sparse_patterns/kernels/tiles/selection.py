@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sparse_patterns.kernels.base import Call
+from sparse_patterns.kernels.examples import Examples
 from sparse_patterns.lowering.plan import Group
 from sparse_patterns.lowering.tiles.rows import row_part
 from sparse_patterns.lowering.tiles.runs import PlanPart, TileRun
@@ -129,22 +130,13 @@ class Selection:
 
 def select(call: Call, group: Group, example: int) -> Selection:
     """Return a group's parts for one example, with everything filled in that the call brings."""
-    request = call.request
-    device = call.q.device
-    key_mask = None if call.key_mask is None else call.key_mask[example]
-    marks = None if call.global_mask is None else call.global_mask[example]
-    documents = None
-    if call.segment_ids is not None:
-        documents = torch.unique(call.segment_ids[example], return_inverse=True)[1]
-    if key_mask is not None and marks is not None:
-        marks = marks & key_mask
-    context = ExampleContext(request.kv_len, marks, documents)
-    positions = torch.arange(request.q_len, device=device) + request.q_offset
-    apart = torch.zeros(request.q_len, dtype=torch.bool, device=device)
-    if group.row_tokens:
-        rows = torch.tensor(group.row_tokens, device=device) - request.q_offset
-        apart[rows[(rows >= 0) & (rows < request.q_len)]] = True
+    examples = call.examples
+    return examples.keep(("tiles", group.forms, example), lambda: _select(examples, group, example))
 
+
+def _select(examples: Examples, group: Group, example: int) -> Selection:
+    context, positions = examples.context(example), examples.positions
+    marks = context.global_mask
     parts, row_parts = [], []
     for part in group.parts:
         if part.name == "batch columns":
@@ -156,37 +148,35 @@ def select(call: Call, group: Group, example: int) -> Selection:
             row_parts.append(_settle(part, positions, context))
         else:
             parts.append(part)
-    if group.batch_rows and marks is not None:
-        own = _at(marks, positions) & ~apart
+    apart = torch.zeros(examples.q_len, dtype=torch.bool, device=examples.device)
+    if group.row_tokens:
+        rows = torch.tensor(group.row_tokens, device=examples.device) - examples.q_offset
+        apart[rows[(rows >= 0) & (rows < examples.q_len)]] = True
+    every = examples.global_rows(group)
+    if every is not None:
+        own = every[example] & ~apart
         rows = own.nonzero().flatten()
         if rows.numel():
             whole = any(
                 isinstance(atom, BatchGlobal) and atom.rows for atom in alternatives(group.pattern)
             )
-            part = row_part(
-                group.pattern, rows.cpu(), request.kv_len, request.q_offset, whole, evaluate=False
-            )
+            shape = (examples.kv_len, examples.q_offset)
+            part = row_part(group.pattern, rows.cpu(), *shape, whole, evaluate=False)
             row_parts.append(_settle(part, positions, context))
             apart |= own
-    padded = torch.zeros_like(apart) if key_mask is None else _at(~key_mask, positions)
+    padded = examples.padded_rows
     return Selection(
         parts,
         row_parts,
         apart.nonzero().flatten(),
-        padded.nonzero().flatten(),
-        request.q_offset,
+        apart.new_zeros(0, dtype=torch.int64)
+        if padded is None
+        else padded[example].nonzero().flatten(),
+        examples.q_offset,
         context,
-        None if key_mask is None or bool(key_mask.all()) else key_mask,
-        documents,
+        None if examples.key_mask is None else examples.key_mask[example],
+        context.segment_ids,
     )
-
-
-def _at(marks: Tensor, positions: Tensor) -> Tensor:
-    """Read marks at positions, False outside the sequence."""
-    inside = (positions >= 0) & (positions < marks.numel())
-    if not marks.numel():
-        return inside
-    return inside & marks[positions.clamp(0, marks.numel() - 1)]
 
 
 def _settle(part: PlanPart, positions: Tensor, context: ExampleContext) -> PlanPart:

@@ -9,7 +9,6 @@ or empty is read off the evaluated masks.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -25,9 +24,6 @@ from sparse_patterns.spec.oracle import ExampleContext, visible
 
 FULL = 0
 """The kind of a block whose every pair is visible."""
-
-KEPT = 64
-"""Tables kept between calls; the one not used for longest goes first."""
 
 FAR = 1 << 50
 
@@ -68,12 +64,6 @@ class Blocks:
         out = torch.zeros(self.rows, self.columns, size, size, dtype=torch.bool)
         out[self.row, self.column] = self.masks[self.kind]
         return out.transpose(1, 2).reshape(self.rows * size, self.columns * size)[:q_len, :kv_len]
-
-
-@lru_cache(maxsize=KEPT)
-def known_blocks(pattern: Pattern, q_len: int, kv_len: int, q_offset: int, block: int) -> Blocks:
-    """Return the table of a pattern that takes no tensors of the batch, made once; see `blocks`."""
-    return blocks(pattern, q_len, kv_len, q_offset, block)
 
 
 @torch.no_grad()

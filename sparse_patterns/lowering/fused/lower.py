@@ -6,7 +6,6 @@ Pure data, made in time and memory that do not grow with the length, but for lis
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 from torch import Tensor
 
@@ -65,7 +64,6 @@ class Fused:
         return any(s.documents for s in (*self.stripes, *(c.stripe for c in self.columns)))
 
 
-@lru_cache(maxsize=512)
 def lower_fused(pattern: Pattern, q_len: int, kv_len: int) -> Fused:
     """Return the lowering of one head's bound pattern.
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import sparse_patterns as sp
-from sparse_patterns.lowering.blocks.table import FULL, Blocks, blocks, columns_only, known_blocks
+from sparse_patterns.lowering.blocks.table import FULL, Blocks, blocks, columns_only
 from sparse_patterns.lowering.normal_form import has_batch_rows, row_tokens
 from sparse_patterns.spec.base import uses
 from sparse_patterns.spec.binding import bind
@@ -158,12 +158,6 @@ def test_long_sequences_cost_few_kinds_and_little_time(pattern: sp.Pattern, most
     assert made.row.numel() < 20 << 10
     # The goal is 50 ms on a quiet machine; the rest is room for a busy one.
     assert min(seconds) < 0.5
-
-
-def test_tables_are_made_once() -> None:
-    first = known_blocks(sp.Window(5, 5), 64, 64, 0, 16)
-    assert known_blocks(sp.Window(5, 5), 64, 64, 0, 16) is first
-    assert known_blocks(sp.Window(5, 5), 64, 64, 1, 16) is not first
 
 
 def test_rows_are_left_out_where_they_are_not_complements() -> None:
