@@ -12,6 +12,7 @@ from typing import Any, ForwardRef, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from sparse_patterns.config.handles import intern, look_up
 from sparse_patterns.kernels.base import Call, Request, accumulation_dtype
@@ -247,3 +248,17 @@ def _call(given: _Given) -> Call:
     masks = (given.key_mask, given.global_mask, given.segment_ids)
     seed = 0 if given.seed is None else int(given.seed)
     return Call(request, q, k, given.v, own, *masks, float(given.scale), seed)
+
+
+@register_flop_formula(torch.ops.sparse_patterns.attend, get_raw=True)
+def _flops(*given: Any, out_val: object = None) -> int:
+    """Count the operations of a forward pass on visible pairs, for `FlopCounterMode`."""
+    request = _call(_Given(*given)).request
+    return request.batch * request.plan.flops
+
+
+@register_flop_formula(torch.ops.sparse_patterns.attend_backward, get_raw=True)
+def _backward_flops(*given: Any, out_val: object = None) -> int:
+    """Count the operations of a backward pass on visible pairs, for `FlopCounterMode`."""
+    request = _call(_Given(*given[-len(_Given._fields) :])).request
+    return request.batch * request.plan.backward_flops

@@ -14,7 +14,8 @@ import textwrap
 import threading
 import types
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -242,6 +243,17 @@ class Registry(Generic[T]):
             )
         built: T = record.factory(**fields)
         return built
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """Forget on exit what is registered inside, as tests of a registration want it."""
+        self._load()
+        before = dict(self._records)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._records = before
 
     def __contains__(self, name: object) -> bool:
         """Whether `name` is registered."""

@@ -3,6 +3,9 @@
 import importlib.metadata
 import os
 import random
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -50,3 +53,20 @@ def _seeded() -> None:
 def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keeps what a test measures out of the user's folder."""
     monkeypatch.setenv("SPARSE_PATTERNS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+REGISTRIES = (
+    ("sparse_patterns.spec.presets", "REGISTRY"),
+    ("datamodules.registry", "registry"),
+    ("datamodules.tasks.global_tokens", "registry"),
+)
+
+
+@pytest.fixture(autouse=True)
+def _own_names() -> Iterator[None]:
+    """Forgets what a test registers, in each registry that was imported before the test."""
+    with ExitStack() as stack:
+        for module, name in REGISTRIES:
+            if module in sys.modules:
+                stack.enter_context(getattr(sys.modules[module], name).restored())
+        yield

@@ -25,7 +25,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from sparse_patterns.kernels.base import Call, Kernel, Request, Tolerance, accumulation_dtype
-from sparse_patterns.kernels.global_rows import GlobalRows, dropout_factors
+from sparse_patterns.kernels.dropout import Dropout
+from sparse_patterns.kernels.global_rows import GlobalRows
 from sparse_patterns.lowering.blocks.table import FULL, Blocks
 from sparse_patterns.lowering.plan import Plan
 
@@ -89,9 +90,7 @@ class XformersBlocksKernel(Kernel):
             scores = some.multiply(q, k)
             some.hide(scores)
             weights, logs = some.softmax(scores)
-            factors = dropout_factors(call, some.number, weights)
-            if factors is not None:
-                weights *= factors
+            Dropout(call, some.number).apply(weights)
             total = some.apply(weights, v)
             some.put(out, total)
             some.put(lse, logs)
@@ -122,7 +121,7 @@ class XformersBlocksKernel(Kernel):
             weights.sub_(some.by_row(some.take(shut, torch.inf))).exp_()
             upstream = some.take(grad_out, 0)
             grad = some.multiply(upstream, v)
-            factors = dropout_factors(call, some.number, weights)
+            factors = Dropout(call, some.number).draw(torch.empty_like(weights))
             dropped = weights
             if factors is not None:
                 dropped = weights * factors

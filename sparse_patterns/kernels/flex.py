@@ -304,16 +304,20 @@ def lists_of(call: Call, plan: Plan, uniform: bool) -> BlockLists:
     examples = call.examples
     here = examples.on_cpu()
     apart = any(group.forms.takes_example_tensors for group in plan.groups)
-    by_example = apart or here.key_mask is not None
+    real = here.key_mask
+    if real is None and call.key_mask is not None:
+        # A batch without padding gets tensors of the same shapes as one with: nothing to compile.
+        real = torch.ones(here.batch, here.kv_len, dtype=torch.bool)
+    by_example = apart or real is not None
 
     def make() -> BlockLists:
         tables = [
             [examples.blocks(group, example, SIZE) for group in plan.groups]
             for example in range(here.batch if by_example else 1)
         ]
-        return _join(plan, tables, here.batch, uniform, here.key_mask).to(examples.device)
+        return _join(plan, tables, here.batch, uniform, real).to(examples.device)
 
-    return examples.keep(("flex", plan, uniform), make)
+    return examples.keep(("flex", plan, uniform, real is None), make)
 
 
 def _join(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sparse_patterns.kernels.base import Call, accumulation_dtype
+from sparse_patterns.kernels.dropout import Dropout
 from sparse_patterns.lowering.plan import Group, Plan
 from sparse_patterns.spec.oracle import visible
 
@@ -73,7 +74,10 @@ class GlobalRows:
             lse[at] = logs
 
     def shut(self, lse: Tensor) -> Tensor:
-        """Return the log-sum-exp that gives rows without keys, or apart, weights of zero."""
+        """Return the log-sum-exp, +inf for empty and overwritten rows.
+
+        So `exp(score - lse)` is 0 there.
+        """
         empty = lse == -torch.inf
         return lse.masked_fill(empty if self.apart is None else empty | self.apart, torch.inf)
 
@@ -178,15 +182,4 @@ class GlobalRows:
         """Draw the dropout of these rows."""
         first = int(some.heads[0]) if self.call.request.dropout_p else 0
         number = -1 - some.number * self.call.request.heads - first
-        return dropout_factors(self.call, number, like)
-
-
-def dropout_factors(call: Call, number: int, like: Tensor) -> Tensor | None:
-    """Draw factors 0 and 1 / (1 - p) from the call's seed and a number, or None without dropout."""
-    p = call.request.dropout_p
-    if not p:
-        return None
-    seed = (call.seed + number * 0x9E3779B97F4A7C15) % (1 << 63)
-    generator = torch.Generator(like.device).manual_seed(seed)
-    factors = torch.empty_like(like).bernoulli_(1 - p, generator=generator)
-    return factors.div_(1 - p) if p < 1 else factors.zero_()
+        return Dropout(self.call, number).draw(torch.empty_like(like))

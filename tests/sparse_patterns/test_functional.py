@@ -173,6 +173,21 @@ def test_the_backward_pass_is_run_by_the_kernel_of_the_forward_pass(monkeypatch)
     assert ran == [first]
 
 
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_torch_counts_the_operations_on_visible_pairs(device: str) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    q, k, v = (x.to(device).requires_grad_() for x in tensors(40))
+    plan = sp.plan(PATTERN, 40, heads=2, head_dim=8)
+    with FlopCounterMode(display=False) as forward:
+        out = sp.attention(q, k, v, PATTERN)
+    assert isinstance(out, torch.Tensor)
+    assert forward.get_total_flops() == plan.flops > 0
+    with FlopCounterMode(display=False) as backward:
+        out.sum().backward()
+    assert backward.get_total_flops() == plan.backward_flops
+
+
 def test_kernels_are_told_whether_gradients_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     from sparse_patterns.kernels.dispatch import KERNELS
 

@@ -263,3 +263,16 @@ def test_registry_itself_imports_no_torch() -> None:
         "spec.loader.exec_module(module); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_is_registered_inside_restored_is_forgotten(registry: Registry[object]) -> None:
+    with pytest.raises(RuntimeError, match="inside"), registry.restored():
+
+        @registry.register("short-lived")
+        def short_lived() -> int:
+            """For the time of a test."""
+            return 3
+
+        assert registry.get("short-lived") == 3
+        raise RuntimeError("inside")
+    assert registry.names() == ("bag", "soft-window")

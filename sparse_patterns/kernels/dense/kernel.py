@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sparse_patterns.kernels.base import Call, Kernel, Request, Tolerance, accumulation_dtype
 from sparse_patterns.kernels.dense.masks import global_rows, pair_mask
+from sparse_patterns.kernels.dropout import Dropout
 from sparse_patterns.lowering.plan import Plan
 
 CALL_SECONDS, FLOP_RATE, MASK_RATE = 100e-6, 150e9, 5e8
@@ -160,15 +161,8 @@ def _dropout_factors(call: Call, some: slice) -> Tensor | None:
     request = call.request
     if not request.dropout_p:
         return None
-    factors = torch.empty(
-        some.stop - some.start,
-        request.heads,
-        request.q_len,
-        request.kv_len,
-        dtype=accumulation_dtype(call.q.dtype),
-        device=call.q.device,
-    )
-    for example in range(some.start, some.stop):
-        generator = torch.Generator(call.q.device).manual_seed((call.seed + example) % (1 << 63))
-        factors[example - some.start].bernoulli_(1 - request.dropout_p, generator=generator)
-    return factors.div_(1 - request.dropout_p) if request.dropout_p < 1 else factors.zero_()
+    shape = (some.stop - some.start, request.heads, request.q_len, request.kv_len)
+    factors = torch.empty(shape, dtype=accumulation_dtype(call.q.dtype), device=call.q.device)
+    for example, own in zip(range(some.start, some.stop), factors, strict=True):
+        Dropout(call, example).draw(own)
+    return factors

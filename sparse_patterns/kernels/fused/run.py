@@ -23,7 +23,7 @@ Triple = tuple[Tensor, Tensor, Tensor]
 
 
 def head_runs(heads: tuple[int, ...], share: int) -> list[tuple[slice, slice]]:
-    """Cut heads to runs that are views: neighbours that use whole key heads, or one key head.
+    """Cut heads to slices that need no copy: neighbours of whole key heads, or of one key head.
 
     Args:
         heads: Query heads, ascending.

@@ -56,27 +56,9 @@ def _longest(x: Tensor) -> float:
 
 
 def packed(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return `x` in a type with its rows on each other, copied only where they are not.
+    """Return `x` row-contiguous and in a type, copied only where it is not so.
 
     A BLAS library takes rows that lie apart too, as projections leave those of a head, but every
     tile then reads them anew from as many pages: up to 1.4 times the time of the whole kernel.
     """
     return x.to(dtype).contiguous()
-
-
-class Dropout:
-    """Factors 0 and 1 / (1 - p), in one sequence for the forward and backward pass of a head."""
-
-    def __init__(self, p: float, seed: int, device: torch.device) -> None:
-        self.p = p
-        self.generator = torch.Generator(device).manual_seed(seed % (1 << 63)) if p else None
-
-    def apply(self, weights: Tensor, out: Tensor | None = None) -> Tensor | None:
-        """Draw factors for the weights, multiply them in place, and return the factors."""
-        if self.generator is None:
-            return None
-        factors = torch.empty_like(weights) if out is None else out
-        factors.bernoulli_(1 - self.p, generator=self.generator)
-        factors.div_(1 - self.p) if self.p < 1 else factors.zero_()
-        weights.mul_(factors)
-        return factors

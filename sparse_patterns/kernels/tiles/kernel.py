@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from sparse_patterns.kernels.base import Call, Kernel, Request, Tolerance, accumulation_dtype
-from sparse_patterns.kernels.tiles.head import Dropout, Side, Workspace, packed
+from sparse_patterns.kernels.dropout import Dropout
+from sparse_patterns.kernels.tiles.head import Side, Workspace, packed
 from sparse_patterns.kernels.tiles.passes import Gradients, backward_parts, forward_parts
 from sparse_patterns.kernels.tiles.pieces import SCORES_AT_ONCE
 from sparse_patterns.kernels.tiles.selection import Selection, select
@@ -137,10 +138,8 @@ class _Heads:
         return [chosen[head] for head in sorted(chosen)]
 
     def dropout(self, example: int, head: int) -> Dropout:
-        """Return the dropout of a head, at its beginning."""
-        number = example * self.call.request.heads + head
-        seed = self.call.seed + number * 0x9E3779B97F4A7C15
-        return Dropout(self.call.request.dropout_p, seed, self.call.q.device)
+        """Return the dropout of a head, freshly seeded."""
+        return Dropout(self.call, example * self.call.request.heads + head)
 
     def side(self, example: int, head: int) -> Side:
         """Return the matrices of a head."""

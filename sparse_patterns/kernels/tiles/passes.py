@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparse_patterns.kernels.tiles.head import Dropout, Side, Workspace
+from sparse_patterns.kernels.dropout import Dropout
+from sparse_patterns.kernels.tiles.head import Side, Workspace
 from sparse_patterns.kernels.tiles.pieces import Piece, cut
 from sparse_patterns.kernels.tiles.selection import Selection
 from sparse_patterns.lowering.tiles.runs import PlanPart

@@ -42,7 +42,7 @@ class Fused:
         pattern: The bound pattern.
         stripes: Disjoint stripes.
         columns: Listed keys.
-        row_tokens: Tokens whose rows are computed apart, as positions.
+        row_tokens: Positions of global tokens; a part of its own computes their rows.
         whole_tokens: Those of them that see every key.
         batch_rows: Whether the rows of each example's global tokens are computed apart.
         whole_batch: Whether these see every key.

@@ -109,7 +109,7 @@ def with_masks(tiles: Tiles, mask: Tensor) -> Tiles:
     digest = torch.where(full, -1, digest)
     values, kind = torch.unique(digest, return_inverse=True)
     if values.numel() > 1 and bool((mask == mask[:, :1]).all()):
-        # One row says it all: such masks cost little, and runs that differ in them become one.
+        # All rows are equal: one is stored and broadcast, and runs that differ in it become one.
         tiles.kind = torch.zeros_like(kind)
         tiles.masks = [mask[seen, :1]]
     elif values.numel() <= STACK_FROM:

@@ -1,6 +1,6 @@
 """Rules for global tokens: by name, on real records, and of one's own."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -42,7 +42,7 @@ def test_an_unknown_rule_is_refused_with_a_suggestion() -> None:
 
 
 @pytest.fixture
-def every() -> Iterator[str]:
+def every() -> str:
     """Registers a rule with a field for the time of a test."""
     name = "every-few"
 
@@ -51,8 +51,7 @@ def every() -> Iterator[str]:
         """Each token whose place is a multiple of `every`."""
         return lambda roles: torch.arange(len(roles)) % every == 0
 
-    yield name
-    global_tokens.registry._records.pop(name)
+    return name
 
 
 def test_a_rule_of_ones_own_with_a_field(sample: Path, every: str) -> None:

@@ -281,13 +281,6 @@ def test_wrong_fields_are_refused(
         sp.get(name, **fields)
 
 
-@pytest.fixture
-def registry(monkeypatch: pytest.MonkeyPatch):
-    """The registry, with what a test adds to it taken out afterwards."""
-    monkeypatch.setattr(presets.REGISTRY, "_records", dict(presets.REGISTRY._records))
-
-
-@pytest.mark.usefixtures("registry")
 def test_a_pattern_of_ones_own() -> None:
     @sp.register("mine")
     def mine(width: int = 2) -> sp.Pattern:
@@ -301,7 +294,6 @@ def test_a_pattern_of_ones_own() -> None:
         sp.register("longformer")(mine)
 
 
-@pytest.mark.usefixtures("registry")
 def test_what_is_no_pattern_is_refused() -> None:
     @sp.register("wrong")
     def wrong() -> str:
