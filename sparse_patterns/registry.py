@@ -113,7 +113,7 @@ class Record:
 
     @cached_property
     def takes_any_field(self) -> bool:
-        """Whether the factory has a ``**kwargs`` of its own, so that no field is unknown to it."""
+        """Whether the factory takes ``**kwargs``, so that every field is allowed."""
         return any(p.kind is p.VAR_KEYWORD for p in _parameters(self.factory))
 
     @property
@@ -123,7 +123,7 @@ class Record:
 
     @cached_property
     def defined_in(self) -> str:
-        """The import path, with file and line where the source is at hand."""
+        """The import path, with file and line where the source is available."""
         try:
             file = inspect.getsourcefile(self.factory)
             line = inspect.getsourcelines(self.factory)[1]

@@ -9,7 +9,7 @@ from typing import Any
 
 import sparse_patterns as sp
 from sparse_patterns.spec.binding import bind
-from sparse_patterns.spec.lookahead import look_ahead, normal_form
+from sparse_patterns.spec.lookahead import look_ahead, negation_normal_form
 
 __all__ = ["causal", "memory_lengths", "resolve"]
 
@@ -77,7 +77,7 @@ def memory_lengths(pattern: sp.Pattern, *, heads: int, layers: int) -> tuple[int
                         "memory needs a pattern of distances (Window, Causal, Full, Strided), got "
                         f" {atom!r} in layer {layer}: it means other keys in each segment"
                     )
-            flat = normal_form(one)
+            flat = negation_normal_form(one)
             assert look_ahead(flat) is None, "the decoder makes its pattern causal"
             behind = _furthest_behind(flat)
             if math.isinf(behind):

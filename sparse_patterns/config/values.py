@@ -38,7 +38,7 @@ def join(path: str, key: object) -> str:
 
 @contextmanager
 def at(path: str) -> Iterator[None]:
-    """Put the place in the configuration before what a constructor complains of."""
+    """Put the place in the configuration before the message of a constructor's error."""
     try:
         yield
     except TypeError as error:
@@ -129,7 +129,7 @@ def read_number(value: Any, path: str) -> Any:
     """Return an int, one int per head (tuple) or a schedule.
 
     Raises:
-        TypeError: Something else; also a tuple, which other formats cannot tell from a list.
+        TypeError: Something else; also a tuple, which other formats cannot distinguish from a list.
         ValueError: An unknown kind of number, or values that a schedule does not take.
     """
     if isinstance(value, tuple):

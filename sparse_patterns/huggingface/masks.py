@@ -1,4 +1,4 @@
-"""What a Hugging Face model's own mask says, read from its parts instead of from an n x n tensor.
+"""The mask of a Hugging Face model, read from its parts instead of from an n x n tensor.
 
 A model describes its mask by a function of (batch, head, query, key), made of a few known parts:
 causal, windows, chunks, documents packed in one row. Each is a pattern here. Whatever is not known
@@ -27,7 +27,7 @@ class ModelMask:
     """The mask of one forward pass; travels through the model in the place of its tensor.
 
     Attributes:
-        limits: The pairs that the model allows, apart from padding and documents.
+        limits: The pairs that the model allows, without padding and documents.
         q_len: Number of queries.
         kv_len: Number of keys that are kept.
         q_offset: Position of query row 0.
@@ -75,7 +75,7 @@ def read_mask(
         kv_length: Number of keys.
         q_offset: Position of query row 0.
         kv_offset: Position of key 0.
-        mask_function: Tells which pairs the model allows.
+        mask_function: Which pairs the model allows.
         attention_mask: bool `(batch, kv_offset + kv_length)`, True for a real token.
         **unused: What other makers of masks need: types, devices, permissions to take shortcuts.
 

@@ -20,7 +20,7 @@ _CANNOT = {
     "encoder_hidden_states": "attention to another sequence has no pattern",
 }
 
-# What models hand down that says nothing about the attention, or says it in the mask as well.
+# Arguments of models that do not change the attention, or that the mask contains as well.
 _SAID_ELSEWHERE = {
     "cache",
     "cache_position",
@@ -58,8 +58,8 @@ def check_request(
         asked: All other arguments of the attention.
 
     Raises:
-        ValueError: An argument that says something is unknown or cannot be served; or the sizes are
-            not those that the mask was made for.
+        ValueError: An argument that changes the attention is unknown or cannot be served; or the
+            sizes are not those that the mask was made for.
     """
     kind = type(module).__name__
     if getattr(module.config, "output_attentions", False):
@@ -77,7 +77,7 @@ def check_request(
         )
     if mask.q_offset + mask.q_len != mask.kv_offset + mask.kv_len:
         raise ValueError(
-            f"{kind} has {mask.q_len} queries for {mask.kv_len} keys and no mask that tells their "
+            f"{kind} has {mask.q_len} queries for {mask.kv_len} keys and no mask that gives their "
             "places: attention to another sequence is not served"
         )
     if key.shape != value.shape:

@@ -1,1 +1,1 @@
-"""Kernels: ways to run a plan. None imports another; `kernels.dispatch` knows them all."""
+"""Kernels: ways to run a plan. None imports another; `kernels.dispatch` lists them all."""

@@ -1,4 +1,4 @@
-"""What a kernel is: it declares what it supports, says why not, states its tolerance, and runs."""
+"""What a kernel is: it declares what it supports and its tolerance, and runs."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class Call:
 
     @cached_property
     def examples(self) -> Examples:
-        """What the masks of the batch say, shared with calls that are given equal ones."""
+        """The information in the masks of the batch, shared with calls that have equal ones."""
         request = self.request
         shape = (request.batch, request.q_len, request.kv_len, request.q_offset)
         masks = (self.key_mask, self.global_mask, self.segment_ids)

@@ -165,7 +165,7 @@ def explain(
     needs_grad: bool = False,
     kernel: str = "auto",
 ) -> Explanation:
-    """Say of every kernel whether it is chosen, possible, or why not.
+    """Return for every kernel whether it is chosen, possible, or the reasons why not.
 
     With `kernel="tune"` the kernels are measured on random tensors where that has not been done
     before. What was measured, by this or by calls, is shown beside the estimates.

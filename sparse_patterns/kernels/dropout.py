@@ -16,7 +16,8 @@ class Dropout:
 
     Args:
         call: The call, with the probability and the seed.
-        number: Which of the streams of the call: passes that draw apart have numbers of their own.
+        number: Number of the random stream within the call: passes that draw separately differ in
+            it.
     """
 
     def __init__(self, call: Call, number: int) -> None:

@@ -1,4 +1,4 @@
-"""What the masks of a batch say, found once for all kernels, layers and passes.
+"""The information in the masks of a batch, found once for all kernels, layers and passes.
 
 `Examples` reads `key_mask`, `global_mask` and `segment_ids` of one call: which keys are real, which
 tokens are global, which document each key is of, and the same at the rows of the queries. Equal
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class Examples:
-    """What the masks of a batch say.
+    """The information in the masks of a batch.
 
     Attributes:
         batch: Number of examples.
@@ -196,7 +196,7 @@ class Examples:
 
 
 class _Seen:
-    """The masks of an earlier call, compared by what they hold, and what they say."""
+    """The masks of an earlier call, compared by value, and their `Examples`."""
 
     def __init__(self, key: tuple[object, ...], masks: tuple[Tensor | None, ...]) -> None:
         self.key = key
@@ -222,7 +222,7 @@ def examples_of(
     global_mask: Tensor | None,
     segment_ids: Tensor | None,
 ) -> Examples:
-    """Return what the masks of a call say: the same object for equal masks and shapes.
+    """Return the information in the masks of a call: the same object for equal masks and shapes.
 
     Args:
         shape: Examples, queries, keys, and the position of query row 0.

@@ -135,7 +135,7 @@ class FlexKernel(Kernel):
         """Return the gradients; see `Kernel.backward`."""
         rows = GlobalRows(call, plan)
         inputs = (call.q, call.k, call.v, *(call.global_qkv or ()))
-        dtype = call.q.dtype if rows.apart is None else rows.dtype
+        dtype = call.q.dtype if rows.overwritten is None else rows.dtype
         results = tuple(torch.zeros(x.shape, dtype=dtype, device=x.device) for x in inputs)
         if call.q.numel() and call.k.numel():
             # The operator counts in powers of two.
@@ -196,7 +196,7 @@ def missing() -> list[str]:
 def _compiled(
     function: Callable[..., tuple[Tensor, ...]], backend: str | Callable[..., Any]
 ) -> Callable[..., tuple[Tensor, ...]]:
-    # Falling back would compute all pairs without a word, so a broken graph is an error.
+    # Falling back would compute all pairs without a warning, so a graph break is an error.
     compile: Any = torch.compile  # its overloads do not name the limit
     compiled: Callable[..., tuple[Tensor, ...]] = compile(
         function, fullgraph=True, backend=backend, recompile_limit=COMPILATIONS
@@ -249,7 +249,7 @@ def backward_pass(
     q, k, v, out, logs, grad_out, grad_logs = inputs
     mask = block_mask(lists, q.shape[2], k.shape[2], bits)
     options = {**OPTIONS, "OUTPUT_LOGSUMEXP": True, "OUTPUT_MAX": False}
-    # The compiler knows the call with all of its arguments only.
+    # The compiler handles the call only with all of its arguments given.
     given = (q, k, v, out, logs, grad_out, grad_logs)
     joint: Any = None
     grads = flex_attention_backward(*given, _score, joint, mask.as_tuple(), scale, options, (), ())
@@ -288,7 +288,7 @@ def _inputs(call: Call) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _whole(x: Tensor) -> Tensor:
-    """Return heads of a size that the operator takes, each element in a place of its own.
+    """Return heads of a size that the operator takes, without elements that share memory.
 
     Whether a gradient is needed is not the operator's business here, and would be compiled in.
     """
@@ -303,12 +303,12 @@ def lists_of(call: Call, plan: Plan, uniform: bool) -> BlockLists:
     """Return the lists of a call, made once for all calls with equal masks."""
     examples = call.examples
     here = examples.on_cpu()
-    apart = any(group.forms.takes_example_tensors for group in plan.groups)
+    by_masks = any(group.forms.takes_example_tensors for group in plan.groups)
     real = here.key_mask
     if real is None and call.key_mask is not None:
         # A batch without padding gets tensors of the same shapes as one with: nothing to compile.
         real = torch.ones(here.batch, here.kv_len, dtype=torch.bool)
-    by_example = apart or real is not None
+    by_example = by_masks or real is not None
 
     def make() -> BlockLists:
         tables = [

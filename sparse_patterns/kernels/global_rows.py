@@ -23,7 +23,7 @@ SCORES_AT_ONCE = 1 << 26
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class RowBlock:
     """The global rows of one example and some of the heads of a group.
 
     Attributes:
@@ -44,10 +44,10 @@ class Rows:
 
 
 class GlobalRows:
-    """The rows of a call that are computed apart, or are empty because their query is padded.
+    """The rows that overwrite those of the main pass: of global tokens and padded queries.
 
     Attributes:
-        apart: bool `(batch, heads, q_len)`, the rows whose result in the main pass is to be
+        overwritten: bool `(batch, heads, q_len)`, the rows whose result in the main pass is to be
             dropped: those of global tokens and of padded queries; None where there are none.
     """
 
@@ -56,14 +56,14 @@ class GlobalRows:
         self.plan = plan
         self.dtype = accumulation_dtype(call.q.dtype)
         self.examples = call.examples
-        self.apart = self._find()
+        self.overwritten = self._find()
 
     def overwrite(self, out: Tensor, lse: Tensor) -> None:
-        """Write output and log-sum-exp of the rows that are apart over those of the main pass."""
-        if self.apart is None:
+        """Write output and log-sum-exp of these rows over those of the main pass."""
+        if self.overwritten is None:
             return
-        out.masked_fill_(self.apart[..., None], 0)
-        lse.masked_fill_(self.apart, -torch.inf)
+        out.masked_fill_(self.overwritten[..., None], 0)
+        lse.masked_fill_(self.overwritten, -torch.inf)
         for some in self._each():
             q, k, v = self._inputs(some)
             weights, logs = self._weights(some, q, k)
@@ -79,7 +79,8 @@ class GlobalRows:
         So `exp(score - lse)` is 0 there.
         """
         empty = lse == -torch.inf
-        return lse.masked_fill(empty if self.apart is None else empty | self.apart, torch.inf)
+        closed = empty if self.overwritten is None else empty | self.overwritten
+        return lse.masked_fill(closed, torch.inf)
 
     def add_gradients(
         self,
@@ -98,7 +99,7 @@ class GlobalRows:
             grad_lse: Gradient of the log-sum-exp, or None.
             results: Tensors of the shapes of the inputs; the last three take the gradients.
         """
-        if self.apart is None:
+        if self.overwritten is None:
             return
         scale = self.call.scale
         grad_q, grad_k, grad_v = results[-3:]
@@ -124,20 +125,20 @@ class GlobalRows:
                 total[some.example].index_add_(0, some.kv_heads, own.to(total.dtype))
 
     def _find(self) -> Tensor | None:
-        """Return the rows that are apart, `(batch, heads, q_len)`."""
+        """Return the rows to overwrite, `(batch, heads, q_len)`."""
         request, padded = self.call.request, self.examples.padded_rows
         rows = [self.examples.global_rows(group) for group in self.plan.groups]
         if padded is None and all(one is None for one in rows):
             return None
         shape = (request.batch, request.heads, request.q_len)
-        apart = torch.zeros(shape, dtype=torch.bool, device=self.call.q.device)
+        overwritten = torch.zeros(shape, dtype=torch.bool, device=self.call.q.device)
         for group, own in zip(self.plan.groups, rows, strict=True):
             for some in (own, padded):
                 if some is not None:
-                    apart[:, list(group.heads)] |= some[:, None]
-        return apart
+                    overwritten[:, list(group.heads)] |= some[:, None]
+        return overwritten
 
-    def _each(self) -> Iterator[Rows]:
+    def _each(self) -> Iterator[RowBlock]:
         """Yield the rows of every example and group, some heads at a time."""
         request, device = self.call.request, self.call.q.device
         share = request.heads // max(1, request.kv_heads)
@@ -150,7 +151,7 @@ class GlobalRows:
                 mask = self._mask(group, example, rows)
                 heads = torch.tensor(group.heads, device=device)
                 for some in heads.split(max(1, SCORES_AT_ONCE // mask.numel())):
-                    yield Rows(example, some, some // share, rows, mask, number)
+                    yield RowBlock(example, some, some // share, rows, mask, number)
 
     def _mask(self, group: Group, example: int, rows: Tensor) -> Tensor:
         """Return what the rows see, bool `(rows, kv_len)`."""
@@ -165,20 +166,20 @@ class GlobalRows:
 
         return examples.keep(("rows of global tokens", group.forms, example), make)
 
-    def _inputs(self, some: Rows) -> tuple[Tensor, Tensor, Tensor]:
+    def _inputs(self, some: RowBlock) -> tuple[Tensor, Tensor, Tensor]:
         """Return scaled queries, keys and values of these rows in the accumulation type."""
         q, k, v = self.call.global_qkv or (self.call.q, self.call.k, self.call.v)
         q = q[some.example, some.heads[:, None], some.rows].to(self.dtype) * self.call.scale
         at = (some.example, some.kv_heads)
         return q, k[at].to(self.dtype), v[at].to(self.dtype)
 
-    def _weights(self, some: Rows, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    def _weights(self, some: RowBlock, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         scores = (q @ k.mT).masked_fill_(~some.mask, -torch.inf)
         logs = scores.logsumexp(-1)
         shift = logs.masked_fill(logs == -torch.inf, 0)
         return scores.sub_(shift[..., None]).exp_(), logs
 
-    def _factors(self, some: Rows, like: Tensor) -> Tensor | None:
+    def _factors(self, some: RowBlock, like: Tensor) -> Tensor | None:
         """Draw the dropout of these rows."""
         first = int(some.heads[0]) if self.call.request.dropout_p else 0
         number = -1 - some.number * self.call.request.heads - first

@@ -75,7 +75,7 @@ def known(request: Request, able: Mapping[str, Kernel]) -> Times | None:
         kept = json.loads(_file(text).read_text(encoding="utf-8"))
         seconds = {str(name): float(value) for name, value in kept["seconds"].items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None  # not there, or not whole: it is measured and written again
+        return None  # missing or incomplete: it is measured and written again
     if kept.get("key") != key or not seconds or not seconds.keys() <= able.keys():
         return None
     _known[text] = seconds
@@ -109,7 +109,7 @@ def measure(call: Call, plan: Plan, able: Mapping[str, Kernel]) -> Times:
 
 
 def example_call(request: Request, device: torch.device | str) -> Call:
-    """Return a call with random tensors, for measuring without a batch at hand.
+    """Return a call with random tensors, for measuring without a batch.
 
     No key is padded, the first token is global where that is given at the call, and documents are a
     quarter of the length.

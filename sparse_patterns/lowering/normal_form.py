@@ -156,8 +156,8 @@ def to_conjuncts(pattern: Pattern) -> list[Conjunct]:
 
     Those known before the call come first, and among them the wider ones.
 
-    The rows of global tokens are not part of any conjunct, since they are computed apart: a
-    row-global atom stands for its columns.
+    The rows of global tokens are not part of any conjunct, since they are computed separately: a
+    row-global atom counts as its columns.
     """
     literals = _conjuncts(pattern, positive=True)
     if literals is None:

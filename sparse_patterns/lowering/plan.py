@@ -117,7 +117,7 @@ class Plan:
 
     @cached_property
     def visible(self) -> int:
-        """Visible (query, key) pairs over all heads of one example, as far as the plan knows."""
+        """Visible pairs over all heads of one example, without those that need a batch's masks."""
         return sum(len(group.heads) * group.visible for group in self.groups)
 
     @cached_property
@@ -202,7 +202,7 @@ def plan(
 
     A plan holds the bound pattern of each group of heads; numbers and forms are computed when they
     are asked for, and kept. Time and memory then grow with the visible blocks; pairs of a `Rule`
-    are evaluated one by one wherever the rest of the pattern leaves some.
+    are evaluated one at a time wherever the rest of the pattern leaves some.
 
     Args:
         pattern: Any pattern.

@@ -15,7 +15,7 @@ from torch import Tensor
 from sparse_patterns.nn.kv_store import Store, make_stores
 from sparse_patterns.spec.base import Pattern
 from sparse_patterns.spec.binding import bind
-from sparse_patterns.spec.lookahead import call_time_parts, look_ahead, normal_form
+from sparse_patterns.spec.lookahead import call_time_parts, look_ahead, negation_normal_form
 from sparse_patterns.spec.validation import check_pattern
 
 # Queries that are answered at once after the first call; bounds the size of scores and masks.
@@ -25,7 +25,7 @@ PIECE = 256
 class KeyValueCache:
     """Keys and values of one attention layer, for generating text with a causal pattern.
 
-    The first call of `attend` may bring a whole prompt, and runs on the fast kernels. Later calls
+    The first call of `attend` may hold a whole prompt, and runs on the fast kernels. Later calls
     bring one token or many; they give the same numbers as one full pass over everything.
 
     Example:
@@ -201,7 +201,7 @@ def _what_must_stay(k: Tensor) -> dict[str, Any]:
 def _check_rolling(pattern: Pattern, head: int) -> None:
     for part, why in call_time_parts(pattern):
         raise ValueError(f"the cache cannot hold {part!r} (head {head}): it depends on {why}")
-    ahead = look_ahead(normal_form(pattern))
+    ahead = look_ahead(negation_normal_form(pattern))
     if ahead is not None:
         raise ValueError(
             f"the cache needs a causal pattern, but {ahead!r} (head {head}) may see keys after the "

@@ -17,7 +17,7 @@ from sparse_patterns.spec.algebra import replace_atoms
 from sparse_patterns.spec.atoms import Global
 from sparse_patterns.spec.base import Pattern, union
 from sparse_patterns.spec.binding import BoundRule
-from sparse_patterns.spec.lookahead import normal_form, still_visible
+from sparse_patterns.spec.lookahead import negation_normal_form, still_visible
 from sparse_patterns.spec.oracle import ExampleContext, visible
 
 MIN_SLACK = 32
@@ -52,7 +52,7 @@ class Store:
         """Derive once what is asked at each token."""
         distinct = list(dict.fromkeys(one for group in self.patterns for one in group))
         self._distinct = distinct
-        self._needed = union(*(normal_form(one) for one in distinct))
+        self._needed = union(*(negation_normal_form(one) for one in distinct))
         # No rule reads the length once negative tokens are refused, except to look global tokens
         # up: a context up to the last of them will do at any position.
         tokens = [
@@ -118,7 +118,7 @@ class Store:
         return tensor[:, self._index()]
 
     def _index(self) -> slice | list[int]:
-        """Return this store's heads as a slice where they are neighbours, which copies nothing."""
+        """Return this store's heads as a slice where they are adjacent, which copies nothing."""
         first, last = self.kv_heads[0], self.kv_heads[-1]
         together = last - first + 1 == len(self.kv_heads)
         return slice(first, last + 1) if together else list(self.kv_heads)

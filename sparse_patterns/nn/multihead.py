@@ -97,7 +97,7 @@ class SparseMultiheadAttention(nn.Module):
 
         Raises:
             ValueError: A shape does not fit, keys are of another sequence, weights are wanted, or
-                a mask says more than padding and causality.
+                a mask holds more than padding and causality.
         """
         if need_weights and not self.ignore_need_weights:
             raise ValueError(

@@ -16,7 +16,7 @@ from sparse_patterns.spec.validation import check_pattern
 
 
 class SparseSelfAttention(nn.Module):
-    """Multi-head self-attention in which each query sees what a pattern says.
+    """Multi-head self-attention in which a pattern decides which keys each query sees.
 
     Takes the place of any self-attention on `(batch, length, embed_dim)`. With `global_projections`
     the rows of global tokens are computed from projections of their own, as in Longformer

@@ -45,7 +45,7 @@ def sparsify(
     Raises:
         TypeError: `module` or `pattern` is something else.
         ValueError: There is no self-attention; or one that cannot have a pattern, of which the
-            message says why; or the pattern needs masks that these modules do not hand down.
+            message gives the reason; or the pattern needs masks that these modules do not pass on.
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"module must be an nn.Module, got {type(module).__name__}")
@@ -53,7 +53,7 @@ def sparsify(
     if uses(checked, BatchGlobal, SameDocument):
         raise ValueError(
             "a pattern with BatchGlobal() or SameDocument() takes tensors of the batch, which "
-            f"torch's modules do not hand down: {checked!r}; write Global(tokens), or use "
+            f"torch's modules do not pass on: {checked!r}; write Global(tokens), or use "
             "SparseSelfAttention"
         )
     found = _self_attentions(module)

@@ -15,7 +15,7 @@ from sparse_patterns.spec.schedules import Schedule, map_value
 
 @dataclass(frozen=True, repr=False, init=False)
 class PerHead(_Parts):
-    """One pattern per head, or per equal group of neighbouring heads.
+    """One pattern per head, or per equal group of adjacent heads.
 
     Heads are counted over the whole attention, also inside of another `PerHead`.
 

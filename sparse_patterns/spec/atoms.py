@@ -29,7 +29,7 @@ class Window(Pattern):
     Args:
         left: Keys before the query, in steps of `dilation`; the query itself is not counted.
         right: Keys after the query, in steps of `dilation`.
-        dilation: Distance between neighbouring keys, in tokens.
+        dilation: Distance between adjacent keys, in tokens.
 
     Raises:
         ValueError: `left` or `right` is negative, or `dilation` is below 1.
@@ -51,7 +51,7 @@ class Window(Pattern):
 
         Args:
             width: Keys seen besides the query, half on each side; must be even.
-            dilation: Distance between neighbouring keys, in tokens.
+            dilation: Distance between adjacent keys, in tokens.
 
         Raises:
             ValueError: A width is odd or negative.
@@ -102,7 +102,7 @@ class Global(Pattern):
 
     @property
     def names_more_than_pairs(self) -> bool:
-        """Whether the pattern tells a kernel more than which pairs are visible."""
+        """Whether the pattern holds more for a kernel than which pairs are visible."""
         return self.rows
 
     def __repr__(self) -> str:
@@ -134,7 +134,7 @@ class BatchGlobal(Pattern):
 
     @property
     def names_more_than_pairs(self) -> bool:
-        """Whether the pattern tells a kernel more than which pairs are visible."""
+        """Whether the pattern holds more for a kernel than which pairs are visible."""
         return True
 
 
@@ -236,7 +236,7 @@ class SameDocument(Pattern):
 
     @property
     def names_more_than_pairs(self) -> bool:
-        """Whether the pattern tells a kernel more than which pairs are visible."""
+        """Whether the pattern holds more for a kernel than which pairs are visible."""
         return True
 
 

@@ -39,7 +39,7 @@ class Pattern:
 
     @property
     def names_more_than_pairs(self) -> bool:
-        """Whether the pattern tells a kernel more than which pairs are visible.
+        """Whether the pattern holds more for a kernel than which pairs are visible.
 
         So do rows of global tokens, which may have projections of their own, and atoms that read
         tensors of the batch. Such a pattern stays in a union with `Full()`.
@@ -60,7 +60,7 @@ class Pattern:
             if field.default is not MISSING and value == field.default:
                 positional = False
                 continue
-            # A bare True or False says nothing to the reader.
+            # A bare True or False does not explain itself.
             positional = positional and not isinstance(value, bool)
             parts.append(repr(value) if positional else f"{field.name}={value!r}")
         return f"{type(self).__name__}({', '.join(parts)})"

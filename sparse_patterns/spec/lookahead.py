@@ -26,7 +26,7 @@ from sparse_patterns.spec.base import (
 )
 
 
-def normal_form(pattern: Pattern, inverted: bool = False) -> Pattern:
+def negation_normal_form(pattern: Pattern, inverted: bool = False) -> Pattern:
     """Return the same pattern with complements of atoms only (by De Morgan's laws).
 
     Args:
@@ -34,10 +34,10 @@ def normal_form(pattern: Pattern, inverted: bool = False) -> Pattern:
         inverted: Whether to return the complement instead.
     """
     if isinstance(pattern, Complement):
-        return normal_form(pattern.part, not inverted)
+        return negation_normal_form(pattern.part, not inverted)
     if isinstance(pattern, Union | Intersection):
         join = intersection if isinstance(pattern, Union) == inverted else union
-        return join(*(normal_form(part, inverted) for part in pattern.parts))
+        return join(*(negation_normal_form(part, inverted) for part in pattern.parts))
     return complement(pattern) if inverted else pattern
 
 
@@ -46,7 +46,7 @@ def furthest_ahead(pattern: Pattern) -> float:
     """Return a bound on how far after a query its keys lie: `key - query` is never larger.
 
     Args:
-        pattern: A bound pattern in normal form.
+        pattern: A bound pattern in negation normal form.
 
     Returns:
         Tokens; 0 or less for a causal pattern, infinity where nothing is known.
@@ -97,7 +97,11 @@ def _(pattern: Complement) -> float:
 
 
 def look_ahead(pattern: Pattern) -> Pattern | None:
-    """Return the part of a pattern in normal form that may see later keys; None if causal."""
+    """Return the part of a pattern that may see later keys; None if it is causal.
+
+    Args:
+        pattern: A bound pattern in negation normal form.
+    """
     if furthest_ahead(pattern) <= 0:
         return None
     if isinstance(pattern, Union):
@@ -125,7 +129,7 @@ def still_visible(pattern: Pattern, k: Tensor, now: int) -> Tensor:
     """Return False for the keys that no query at position `now` or later sees.
 
     Args:
-        pattern: A bound pattern in normal form, without `call_time_parts`.
+        pattern: A bound pattern in negation normal form, without `call_time_parts`.
         k: int64 key positions, of any shape.
         now: Position of the next query.
 

@@ -75,7 +75,7 @@ def _among(positions: Tensor, tokens: tuple[int, ...], length: int) -> Tensor:
 
 
 def _look_up(marks: Tensor, positions: Tensor, length: int) -> Tensor:
-    """Read `marks` at the positions; the last mark stands for everything outside the sequence."""
+    """Read `marks` at the positions; the last mark is the value outside of the sequence."""
     outside = (positions < 0) | (positions >= length)
     return marks[torch.where(outside, length, positions)]
 

@@ -113,7 +113,7 @@ def longformer(window: Number = 512, dilation: Number = 1) -> Pattern:
 
     Args:
         window: Keys seen besides the query, half on each side; even.
-        dilation: Distance between neighbouring keys of the window, in tokens.
+        dilation: Distance between adjacent keys of the window, in tokens.
     """
     return Window.around(window, dilation) | BatchGlobal()
 
@@ -131,7 +131,7 @@ def longformer_causal(
 
     Args:
         window: Keys before the query, by layer.
-        dilation: Distance between neighbouring keys on the dilated heads, by layer.
+        dilation: Distance between adjacent keys on the dilated heads, by layer.
         dilated_heads: How many heads are dilated; a model with fewer other heads dilates fewer.
     """
     plain, dilated = Window.before(window), Window.before(window, dilation)

@@ -248,7 +248,7 @@ class Listed(_Items):
 
 @dataclass(frozen=True, repr=False)
 class Spread(_Items):
-    """The values over equal groups of neighbouring layers, for any number of layers.
+    """The values over equal groups of adjacent layers, for any number of layers.
 
     `PerHead` does the same with heads. Where the layers cannot be cut equally, groups differ by one
     layer, and a model of fewer layers than values leaves some out.

@@ -38,7 +38,7 @@ COLOURS = {
     "all keys": "#8fb3cf",
     "other": "#4a4e69",
 }
-"""Colour of each reason; told apart also by readers who do not see red and green as different."""
+"""Colour of each reason; distinct also for readers with red-green colour blindness."""
 
 HIDDEN = "#eff1f3"
 INK = "#2b2d33"
@@ -73,11 +73,11 @@ def draw(
         heads: Number of heads; by default the least that shows every part of the pattern.
         layers: Number of layers; by default at least 4 and as many as show every part.
         scale: Factor of windows, blocks and positions (not of dilation); 1 draws them as they are.
-            By default the power of 1/2 that fits the pattern into the picture. The title tells it.
+            By default the power of 1/2 that fits the pattern into the picture. The title names it.
         global_mask: bool `(length,)`, for `BatchGlobal()`; by default two tokens as an example.
         segment_ids: Integers `(length,)`, for `SameDocument()`; by default three documents.
         title: Title of the figure; the pattern by default.
-        path: Where to save the figure; the ending tells the format (`.png`, `.svg`, `.pdf`).
+        path: Where to save the figure; the suffix chooses the format (`.png`, `.svg`, `.pdf`).
 
     Returns:
         A matplotlib `Figure`, which notebooks show and `figure.savefig` saves.

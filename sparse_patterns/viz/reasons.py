@@ -1,4 +1,4 @@
-"""What pictures show: why a pair is visible, and how far information flows."""
+"""The contents of pictures: why a pair is visible, and how far information flows."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _named(pattern: Pattern) -> list[Pattern]:
 
 
 def _by_kind(atom: Pattern, context: ExampleContext) -> list[tuple[str, Tensor]]:
-    """Return the pairs of an atom with the kind they are; rows and columns of globals apart."""
+    """Return the pairs of an atom by kind; rows and columns of global tokens are two kinds."""
     if not isinstance(atom, atoms.Global | atoms.BatchGlobal):
         kinds = (kind for type_, kind in _KIND_OF.items() if isinstance(atom, type_))
         return [(next(kinds, "other"), seen_rows(atom, context))]

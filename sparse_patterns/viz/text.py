@@ -55,12 +55,12 @@ def show(
         layer: Which layer.
         layers: Number of layers; by default at least 4 and as many as show every part.
         scale: Factor of windows, blocks and positions (not of dilation); 1 shows them as they are.
-            By default the power of 1/2 that fits the pattern into the picture. The heading tells
+            By default the power of 1/2 that fits the pattern into the picture. The heading names
             it.
         global_mask: bool `(length,)`, for `BatchGlobal()`; by default two tokens as an example.
         segment_ids: Integers `(length,)`, for `SameDocument()`; by default three documents.
         width: Columns of text; those of the terminal by default. A longer picture is made smaller:
-            a mark then stands for a square of pairs of which any is visible.
+            a mark is then a square of pairs of which any is visible.
         ascii: Use `#` and `.` instead of half blocks.
         file: Where to print the picture as well.
 

@@ -20,7 +20,7 @@ from sparse_patterns.kernels.base import Call
 from sparse_patterns.kernels.dispatch import KERNELS
 from sparse_patterns.kernels.fused.kernel import XformersFusedKernel
 from sparse_patterns.kernels.fused.select import RowIndex, choose_partials
-from sparse_patterns.kernels.fused.views import Lines, key_lines, query_lines, shape_of
+from sparse_patterns.kernels.fused.views import TokenView, key_view, query_view, shape_of
 from sparse_patterns.kernels.fused.xformers import (
     XformersOperator,
     has_bias,
@@ -129,11 +129,11 @@ def materialise(partial: Partial, q_len: int, kv_len: int, batch: int) -> torch.
     """How often a partial shows each pair, int64 `(batch, q_len, kv_len)`, by xformers' biases."""
     cpu = torch.device("cpu")
 
-    def taken(lines: Lines, length: int) -> torch.Tensor:
+    def taken(lines: TokenView, length: int) -> torch.Tensor:
         return lines.take(torch.arange(batch * length).reshape(batch, length))
 
-    rows = taken(query_lines(partial, cpu), q_len)
-    keys = taken(key_lines(partial, cpu), kv_len)
+    rows = taken(query_view(partial, cpu), q_len)
+    keys = taken(key_view(partial, cpu), kv_len)
     assert rows.flatten().unique().numel() == rows.numel(), "a row stands twice"
     shape = shape_of(partial)
     if has_bias(shape):
@@ -180,7 +180,7 @@ def check_exact(case: Case) -> None:
     groups = {head: group for group in call.request.plan.groups for head in group.heads}
     for head, group in groups.items():
         chosen = choose_partials(call, group)
-        apart, padded = marks_of(chosen.apart, case), marks_of(chosen.padded, case)
+        apart, padded = marks_of(chosen.overwritten, case), marks_of(chosen.padded, case)
         parts: dict[bool, torch.Tensor] = {}
         for own, partials in ((False, chosen.partials), (True, chosen.row_partials)):
             total = torch.zeros(case.batch, case.q_len, case.kv_len, dtype=torch.int64)

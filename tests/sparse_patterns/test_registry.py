@@ -266,13 +266,16 @@ def test_registry_itself_imports_no_torch() -> None:
 
 
 def test_what_is_registered_inside_restored_is_forgotten(registry: Registry[object]) -> None:
-    with pytest.raises(RuntimeError, match="inside"), registry.restored():
+    def short_lived() -> int:
+        """For the time of a test."""
+        return 3
 
-        @registry.register("short-lived")
-        def short_lived() -> int:
-            """For the time of a test."""
-            return 3
+    def fails_inside() -> None:
+        with registry.restored():
+            registry.register("short-lived")(short_lived)
+            assert registry.get("short-lived") == 3
+            raise RuntimeError("inside")
 
-        assert registry.get("short-lived") == 3
-        raise RuntimeError("inside")
+    with pytest.raises(RuntimeError, match="inside"):
+        fails_inside()
     assert registry.names() == ("bag", "soft-window")

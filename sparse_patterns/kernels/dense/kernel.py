@@ -120,12 +120,12 @@ def _branches(call: Call, plan: Plan, some: slice) -> list[Branch]:
     local = (call.q[some], call.k[some], call.v[some])
     if call.global_qkv is None:
         return [(everything, local, mask)]
-    apart = global_rows(call, plan, some)
-    rows = apart.flatten(0, 1).any(0).nonzero().flatten()
+    overwritten = global_rows(call, plan, some)
+    rows = overwritten.flatten(0, 1).any(0).nonzero().flatten()
     q, k, v = (x[some] for x in call.global_qkv)
     return [
-        (everything, local, mask & ~apart[..., None]),
-        (rows, (q[:, :, rows], k, v), mask[:, :, rows] & apart[:, :, rows, None]),
+        (everything, local, mask & ~overwritten[..., None]),
+        (rows, (q[:, :, rows], k, v), mask[:, :, rows] & overwritten[:, :, rows, None]),
     ]
 
 

@@ -1,7 +1,7 @@
 """What every pair of a call sees, for several examples at once.
 
-The oracle takes examples one by one. Here, what does not depend on the example is asked of it once,
-and only marks and segments are compared for each.
+The oracle takes examples one at a time. Here, what does not depend on the example is asked of it
+once, and only marks and segments are compared for each.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 Windows, causal or not, are native attention biases. A dilated window is one on every residue of
 the positions. Documents, blocks and padding become packed sequences. Keys that are listed, as
 global columns are, become packed segments of rows with lists of keys, and never hold a pair that a
-window shows already. The rows of global tokens are computed apart, from projections of their own
-where there are some.
+window shows already. The rows of global tokens are computed separately, from projections of their
+own where there are some.
 
 The parts are merged by their log-sum-exp in plain torch, and each one's backward operator is given
 the merged output and log-sum-exp (see `fused_merge`). That is exact, needs no gradient of the merge
@@ -161,7 +161,7 @@ _HeadSlice = tuple[slice, Tensor]
 
 
 def _runs(call: Call, plan: Plan) -> list[tuple[Group, tuple[slice, slice]]]:
-    """Return the runs of neighbouring heads with their group."""
+    """Return the runs of adjacent heads with their group."""
     share = call.request.heads // max(1, call.request.kv_heads)
     return [(group, run) for group in plan.groups for run in head_runs(group.heads, share)]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparse_patterns.kernels.fused.views import Lines
+from sparse_patterns.kernels.fused.views import TokenView
 
 
 class Merge:
@@ -36,7 +36,7 @@ class Merge:
             return torch.zeros_like(self._like, memory_format=torch.contiguous_format)
         return self._out
 
-    def add(self, rows: Lines, out: Tensor, lse: Tensor) -> None:
+    def add(self, rows: TokenView, out: Tensor, lse: Tensor) -> None:
         """Merge a partial.
 
         Args:
@@ -65,7 +65,7 @@ class Merge:
             rows.put(total, merged)
         rows.put(self.lse, both)
 
-    def replace(self, rows: Lines, out: Tensor, lse: Tensor) -> None:
+    def replace(self, rows: TokenView, out: Tensor, lse: Tensor) -> None:
         """Overwrite the rows of a partial."""
         lse = lse.transpose(1, 2)
         rows.put(self._room(), out)
@@ -106,9 +106,9 @@ class Sum:
             return torch.zeros_like(self._like, memory_format=torch.contiguous_format)
         return self._total
 
-    def add(self, lines: Lines, value: Tensor) -> None:
+    def add(self, view: TokenView, value: Tensor) -> None:
         """Add the gradients of a partial's tokens."""
-        if self._total is None and lines.all_of(self._like):
+        if self._total is None and view.all_of(self._like):
             self._total = value.reshape(self._like.shape)
             return
         if self._total is None:
@@ -117,4 +117,4 @@ class Sum:
         elif not self._owned:
             self._total = self._total.to(self._dtype, copy=True).contiguous()
             self._owned = True
-        lines.add(self._total, value)
+        view.add(self._total, value)

@@ -10,7 +10,7 @@ from sparse_patterns.kernels.base import Call, accumulation_dtype
 from sparse_patterns.kernels.fused.merge import Merge, Sum
 from sparse_patterns.kernels.fused.operator import Operator
 from sparse_patterns.kernels.fused.select import Chosen
-from sparse_patterns.kernels.fused.views import key_lines, query_lines, shape_of
+from sparse_patterns.kernels.fused.views import key_view, query_view, shape_of
 from sparse_patterns.lowering.fused.partials import Partial
 
 ALIGNMENT = 8
@@ -72,12 +72,12 @@ def run_forward(
     device = call.q.device
     merge = Merge(local[0], accumulation_dtype(call.q.dtype))
     for partial in chosen.partials:
-        rows = query_lines(partial, device)
+        rows = query_view(partial, device)
         merge.add(rows, *_operate(local, partial, operator, call.scale))
-    if chosen.apart is not None:
-        merge.clear(chosen.apart.on(device))
+    if chosen.overwritten is not None:
+        merge.clear(chosen.overwritten.on(device))
         for partial in chosen.row_partials:
-            rows = query_lines(partial, device)
+            rows = query_view(partial, device)
             merge.replace(rows, *_operate(row_triple(call, run), partial, operator, call.scale))
     if chosen.padded is not None:
         merge.clear(chosen.padded.on(device))
@@ -93,8 +93,8 @@ def _operate(
 
 
 def _take(inputs: Triple, partial: Partial) -> Triple:
-    queries = query_lines(partial, inputs[0].device)
-    keys = key_lines(partial, inputs[0].device)
+    queries = query_view(partial, inputs[0].device)
+    keys = key_view(partial, inputs[0].device)
     return queries.take(inputs[0]), keys.take(inputs[1]), keys.take(inputs[2])
 
 
@@ -143,14 +143,14 @@ def run_backward(
     if call.global_qkv is not None:
         own_sums = [Sum(x, dtype) for x in own]
     main = lse
-    if chosen.apart is not None:
+    if chosen.overwritten is not None:
         # Rows of global tokens take nothing from the other partials.
         main = lse.clone(memory_format=torch.contiguous_format)
-        main.flatten(0, 1).index_fill_(0, chosen.apart.on(device), torch.inf)
+        main.flatten(0, 1).index_fill_(0, chosen.overwritten.on(device), torch.inf)
     jobs = [(partial, local, sums, main) for partial in chosen.partials]
     jobs += [(partial, own, own_sums, lse) for partial in chosen.row_partials]
     for partial, inputs, totals, logs in jobs:
-        queries, keys = query_lines(partial, device), key_lines(partial, device)
+        queries, keys = query_view(partial, device), key_view(partial, device)
         upstream, result = queries.take(grad), queries.take(out)
         more = 0
         if column is not None:

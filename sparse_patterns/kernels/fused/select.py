@@ -1,4 +1,4 @@
-"""The partials of one call: what the lowering says, and what the batch's own tensors add to it."""
+"""The partials of one call: those of the lowering and those of the masks of the batch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sparse_patterns.kernels.base import Call
 from sparse_patterns.kernels.examples import Examples
-from sparse_patterns.lowering.fused.listed import Listed, list_columns
+from sparse_patterns.lowering.fused.listed import ListedKeys, list_columns
 from sparse_patterns.lowering.fused.lower import Fused
 from sparse_patterns.lowering.fused.partials import (
     Packed,
@@ -56,13 +56,13 @@ class Chosen:
     Attributes:
         partials: Partials with no pair in common.
         row_partials: Those of the rows of global tokens, which replace what the others find there.
-        apart: The rows of global tokens, or None where there are none.
+        overwritten: The rows of global tokens, or None where there are none.
         padded: The rows of padded queries, or None where there are none.
     """
 
     partials: tuple[Partial, ...]
     row_partials: tuple[Packed, ...]
-    apart: RowIndex | None
+    overwritten: RowIndex | None
     padded: RowIndex | None
 
 
@@ -94,15 +94,15 @@ def _choose(fused: Fused, examples: Examples) -> Chosen:
     if fused.columns:
         partials += _columns(fused, sizes, key_mask, marks, documents)
     padded = examples.padded_rows
-    apart = torch.zeros(batch, q_len, dtype=torch.bool)
+    overwritten = torch.zeros(batch, q_len, dtype=torch.bool)
     rows = torch.tensor(fused.row_tokens, dtype=torch.int64) - q_offset
-    apart[:, rows[(rows >= 0) & (rows < q_len)]] = True
+    overwritten[:, rows[(rows >= 0) & (rows < q_len)]] = True
     if fused.batch_rows and marks is not None:
-        apart |= examples.at_queries(marks, outside=False)
+        overwritten |= examples.at_queries(marks, outside=False)
     row_partials: list[Packed] = []
-    if apart.any():
-        row_partials = _rows(fused, sizes, apart, padded, key_mask, marks, documents)
-    return Chosen(tuple(partials), tuple(row_partials), _marked(apart), _marked(padded))
+    if overwritten.any():
+        row_partials = _rows(fused, sizes, overwritten, padded, key_mask, marks, documents)
+    return Chosen(tuple(partials), tuple(row_partials), _marked(overwritten), _marked(padded))
 
 
 def _of(marks: Tensor | None, example: int) -> Tensor | None:
@@ -118,9 +118,9 @@ def _columns(
 ) -> list[Packed]:
     """Return the partials of the listed keys that the stripes do not show already."""
     q_len, kv_len, q_offset, batch = sizes
-    listed: list[tuple[int, Listed]] = []
+    listed: list[tuple[int, ListedKeys]] = []
     shared = key_mask is None and marks is None and documents is None
-    made: Listed | None = None
+    made: ListedKeys | None = None
     for example in range(batch):
         if not (shared and example):
             keys: list[tuple[Stripe, Tensor]] = []
@@ -147,7 +147,7 @@ def _columns(
 def _rows(
     fused: Fused,
     sizes: tuple[int, int, int, int],
-    apart: Tensor,
+    overwritten: Tensor,
     padded: Tensor | None,
     key_mask: Tensor | None,
     marks: Tensor | None,
@@ -155,12 +155,12 @@ def _rows(
 ) -> list[Packed]:
     """Return the partial of the rows of global tokens, exactly as the pattern sees them."""
     q_len, kv_len, q_offset, batch = sizes
-    listed: list[tuple[int, Listed]] = []
+    listed: list[tuple[int, ListedKeys]] = []
     everything = torch.arange(kv_len)
     whole = torch.zeros(kv_len, dtype=torch.bool)
     whole[list(fused.whole_tokens)] = True
     for example in range(batch):
-        own = apart[example] if padded is None else apart[example] & ~padded[example]
+        own = overwritten[example] if padded is None else overwritten[example] & ~padded[example]
         rows = own.nonzero().flatten()
         real = everything if key_mask is None else key_mask[example].nonzero().flatten()
         sees_all = whole[rows + q_offset]
@@ -168,7 +168,9 @@ def _rows(
             sees_all = sees_all | marks[example, rows + q_offset]
         if sees_all.any() and real.numel():
             all_rows = rows[sees_all]
-            listed.append((example, Listed(all_rows, real, (all_rows.numel(),), (real.numel(),))))
+            listed.append(
+                (example, ListedKeys(all_rows, real, (all_rows.numel(),), (real.numel(),)))
+            )
         some = rows[~sees_all]
         if some.numel() and real.numel():
             context = ExampleContext(kv_len, _of(marks, example), _of(documents, example))
@@ -176,5 +178,5 @@ def _rows(
             seen = seen.expand(some.numel(), real.numel())
             counts = tuple(seen.sum(1).tolist())
             keys = real.expand_as(seen)[seen]
-            listed.append((example, Listed(some, keys, (1,) * some.numel(), counts)))
+            listed.append((example, ListedKeys(some, keys, (1,) * some.numel(), counts)))
     return pack_lists(listed, q_len, kv_len, batch)

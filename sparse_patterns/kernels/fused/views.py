@@ -12,7 +12,7 @@ from sparse_patterns.lowering.fused.partials import Family, Packed, Partial
 
 
 @dataclass(frozen=True)
-class Lines:
+class TokenView:
     """Which tokens of `(batch, length, ...)` tensors a partial takes.
 
     Attributes:
@@ -65,20 +65,20 @@ class Lines:
         return x.as_strided(size, (batch, tile * token, step * token, *rest), start)
 
 
-def query_lines(partial: Partial, device: torch.device) -> Lines:
+def query_view(partial: Partial, device: torch.device) -> TokenView:
     """Return the query rows of a partial."""
     if isinstance(partial, Packed):
-        return Lines(None, partial.on(device)[0])
+        return TokenView(None, partial.on(device)[0])
     one = partial
-    return Lines((one.count, one.rows, one.first_row, one.q_tile, one.step), None)
+    return TokenView((one.count, one.rows, one.first_row, one.q_tile, one.step), None)
 
 
-def key_lines(partial: Partial, device: torch.device) -> Lines:
+def key_view(partial: Partial, device: torch.device) -> TokenView:
     """Return the keys of a partial."""
     if isinstance(partial, Packed):
-        return Lines(None, partial.on(device)[1])
+        return TokenView(None, partial.on(device)[1])
     one = partial
-    return Lines((one.count, one.keys, one.first_key, one.k_tile, one.step), None)
+    return TokenView((one.count, one.keys, one.first_key, one.k_tile, one.step), None)
 
 
 def shape_of(partial: Partial) -> Shape:

@@ -146,7 +146,7 @@ class XformersOperator:
         shape: Shape,
         scale: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the gradients of `q, k, v`; the backward knows no grouped heads."""
+        """Return the gradients of `q, k, v`; the backward operator has no grouped heads."""
         fmha = _fmha()
         share = q.shape[2] // k.shape[2]
         if share > 1:

@@ -58,7 +58,8 @@ def _longest(x: Tensor) -> float:
 def packed(x: Tensor, dtype: torch.dtype) -> Tensor:
     """Return `x` row-contiguous and in a type, copied only where it is not so.
 
-    A BLAS library takes rows that lie apart too, as projections leave those of a head, but every
-    tile then reads them anew from as many pages: up to 1.4 times the time of the whole kernel.
+    A BLAS library takes rows that are not contiguous too, as a projection leaves a head's, but
+    every tile then reads them anew from as many pages: up to 1.4 times the time of the whole
+    kernel.
     """
     return x.to(dtype).contiguous()

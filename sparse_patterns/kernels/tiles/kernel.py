@@ -171,7 +171,7 @@ class _Heads:
         """Add one head's gradients to `sums`: those of `q, k, v` and, if given, of `global_qkv`."""
         dropout = self.dropout(example, head)
         side = self.side(example, head)
-        own = logs.index_fill(0, at.apart, torch.inf)
+        own = logs.index_fill(0, at.overwritten, torch.inf)
         grads = Gradients(*sums[:3])
         backward_parts(side, at.parts, at, dropout, self.space, own, upstream, delta, grads)
         for part in at.row_parts:

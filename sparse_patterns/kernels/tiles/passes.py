@@ -153,5 +153,5 @@ def add_matmul(total: Tensor, a: Tensor, b: Tensor, space: Workspace) -> None:
     elif total.stride(0) >= rows * total.stride(1):
         total.baddbmm_(a, b)
     else:
-        # Matrices that interleave would be taken one by one.
+        # Matrices that interleave would be taken one at a time.
         total.add_(torch.bmm(a, b, out=space.get("product", tiles, rows, width)))

@@ -29,8 +29,8 @@ class Selection:
 
     Attributes:
         parts: Disjoint parts over all query rows.
-        row_parts: Parts that compute the rows of global tokens, apart from the others.
-        apart: int64, the rows that the row parts compute: what the other parts find there is
+        row_parts: Parts that compute the rows of global tokens.
+        overwritten: int64, the rows that the row parts compute: what the other parts find there is
             dropped.
         padded: int64, the rows of padded queries.
         q_offset: Position of query row 0.
@@ -41,7 +41,7 @@ class Selection:
 
     parts: list[PlanPart]
     row_parts: list[PlanPart]
-    apart: Tensor
+    overwritten: Tensor
     padded: Tensor
     q_offset: int
     context: ExampleContext
@@ -148,13 +148,13 @@ def _select(examples: Examples, group: Group, example: int) -> Selection:
             row_parts.append(_settle(part, positions, context))
         else:
             parts.append(part)
-    apart = torch.zeros(examples.q_len, dtype=torch.bool, device=examples.device)
+    overwritten = torch.zeros(examples.q_len, dtype=torch.bool, device=examples.device)
     if group.row_tokens:
         rows = torch.tensor(group.row_tokens, device=examples.device) - examples.q_offset
-        apart[rows[(rows >= 0) & (rows < examples.q_len)]] = True
+        overwritten[rows[(rows >= 0) & (rows < examples.q_len)]] = True
     every = examples.global_rows(group)
     if every is not None:
-        own = every[example] & ~apart
+        own = every[example] & ~overwritten
         rows = own.nonzero().flatten()
         if rows.numel():
             whole = any(
@@ -163,13 +163,13 @@ def _select(examples: Examples, group: Group, example: int) -> Selection:
             shape = (examples.kv_len, examples.q_offset)
             part = row_part(group.pattern, rows.cpu(), *shape, whole, evaluate=False)
             row_parts.append(_settle(part, positions, context))
-            apart |= own
+            overwritten |= own
     padded = examples.padded_rows
     return Selection(
         parts,
         row_parts,
-        apart.nonzero().flatten(),
-        apart.new_zeros(0, dtype=torch.int64)
+        overwritten.nonzero().flatten(),
+        overwritten.new_zeros(0, dtype=torch.int64)
         if padded is None
         else padded[example].nonzero().flatten(),
         examples.q_offset,

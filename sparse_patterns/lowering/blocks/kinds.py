@@ -147,7 +147,7 @@ def _(atom: Full, places: Places) -> list[Tensor]:
 @signature.register
 def _(atom: atoms.Window, places: Places) -> list[Tensor]:
     left, right, block = atom.left * atom.dilation, atom.right * atom.dilation, places.block
-    # Bounds on how far apart the pairs of a block are: beyond the window, nothing is seen.
+    # Bounds on the distance of query and key in a block: beyond the window, nothing is seen.
     shift = (places.k_first - places.q_first).clamp(-left - block, right + block)
     if atom.dilation == 1:
         inside = (shift - block + 1 >= -left) & (shift + block - 1 <= right)
@@ -196,10 +196,10 @@ def _(atom: atoms.LocalBlock, places: Places) -> list[Tensor]:
 def _offsets(size: int, places: Places) -> list[Tensor]:
     """Return where blocks lie against a grid of another size, if they cross its lines."""
     q, k, last = places.q_first, places.k_first, places.block - 1
-    apart = (k // size - q // size).clamp(-last // size - 2, last // size + 2)
+    blocks_between = (k // size - q // size).clamp(-last // size - 2, last // size + 2)
     inside = (q // size == (q + last) // size) & (k // size == (k + last) // size)
     return [
-        torch.where(inside, apart != 0, apart + size),
+        torch.where(inside, blocks_between != 0, blocks_between + size),
         torch.where(inside, -1, q % size),
         torch.where(inside, -1, k % size),
     ]

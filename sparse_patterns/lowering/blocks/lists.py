@@ -243,7 +243,7 @@ def _ordered(
     order = (place * (int(across.max()) + 1 if across.numel() else 1) + across).argsort()
     place, across = place[order], across[order]
     count = torch.bincount(place, minlength=entries * lines)
-    # Lists of one are compiled apart from all others, hence at least two.
+    # A list of length one is compiled again, all longer ones once: hence at least two.
     widest = max(2, int(count.max()) if count.numel() else 0)
     index = torch.zeros(entries * lines, widest, dtype=torch.int32)
     rank = torch.arange(place.numel()) - (count.cumsum(0) - count)[place]

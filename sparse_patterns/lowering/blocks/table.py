@@ -78,8 +78,8 @@ def blocks(
 ) -> Blocks:
     """Return the block table of one head.
 
-    The rows of global tokens are left out, since kernels compute them apart: elsewhere a row-global
-    atom stands for its columns. What the table says of these rows is to be dropped.
+    The rows of global tokens are left out, since kernels compute them separately: elsewhere a
+    row-global atom stands for its columns. The entries of these rows are to be dropped.
 
     Args:
         pattern: A bound pattern.

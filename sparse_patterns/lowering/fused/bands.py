@@ -120,9 +120,9 @@ def cut_band(rows: int, keys: int, shift: int, low: int, high: int) -> Iterator[
     """Cut a band to rectangles that FlashAttention 2 masks as it should.
 
     Args:
-        rows: Number of rows; row `i` stands at key `i + shift`.
+        rows: Number of rows; row `i` is at key `i + shift`.
         keys: Number of keys.
-        shift: Where row 0 stands.
+        shift: Key position of row 0.
         low: Smallest distance from a row's own key to one it sees.
         high: Largest distance.
 

@@ -20,7 +20,7 @@ MAX_LISTED = 1 << 24
 
 
 @dataclass(frozen=True, eq=False)
-class Listed:
+class ListedKeys:
     """Segments of query rows with lists of keys, one after the other.
 
     Attributes:
@@ -50,7 +50,7 @@ def list_columns(
     q_len: int,
     q_offset: int,
     documents: Tensor | None,
-) -> Listed | None:
+) -> ListedKeys | None:
     """Return which rows see which of some keys, without what is shown elsewhere.
 
     Args:
@@ -86,7 +86,7 @@ def list_columns(
     )
     rows = torch.repeat_interleave(starts, counts) + rank * step
     keys = tokens.expand_as(seen)[seen]
-    return Listed(rows, keys, tuple(counts.tolist()), tuple(seen.sum(1).tolist()))
+    return ListedKeys(rows, keys, tuple(counts.tolist()), tuple(seen.sum(1).tolist()))
 
 
 def _cut_rows(
@@ -118,7 +118,7 @@ def _cut_rows(
 def _joined(
     starts: Tensor, counts: Tensor, seen: Tensor, step: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Join neighbouring segments that see the same keys."""
+    """Join adjacent segments that see the same keys."""
     follows = starts[1:] == starts[:-1] + counts[:-1] * step
     same = torch.cat([torch.tensor([False]), follows & (seen[1:] == seen[:-1]).all(1)])
     number = (~same).cumsum(0) - 1

@@ -1,4 +1,4 @@
-"""What one head's pattern is to fused operators: disjoint stripes, listed keys, and whole rows.
+"""One head's pattern in the form of fused operators: disjoint stripes, listed keys, whole rows.
 
 Pure data, made in time and memory that do not grow with the length, but for lists of keys that do.
 """
@@ -36,7 +36,7 @@ class Fused:
 
     The stripes are disjoint; the columns may overlap each other and the stripes, whose pairs are
     taken out when the rows are cut (see `columns.list_columns`). The rows of global tokens are
-    computed apart: what the rest finds there is dropped.
+    computed separately: what the rest finds there is dropped.
 
     Attributes:
         pattern: The bound pattern.
@@ -44,7 +44,7 @@ class Fused:
         columns: Listed keys.
         row_tokens: Positions of global tokens; a part of its own computes their rows.
         whole_tokens: Those of them that see every key.
-        batch_rows: Whether the rows of each example's global tokens are computed apart.
+        batch_rows: Whether the rows of each example's global tokens are computed separately.
         whole_batch: Whether these see every key.
         reasons: Why fused operators cannot run the pattern; empty if they can.
     """

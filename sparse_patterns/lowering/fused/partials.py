@@ -3,7 +3,7 @@
 A *family* is equal rectangles at equal distances in every example, which a strided view makes one
 batch: the whole sequence for a window, one rectangle a residue for a dilated one. A *packed*
 partial is rectangles of any sizes, one after the other, for operators that take lengths. The rows
-of a partial are distinct, so that partials can be merged one by one.
+of a partial are distinct, so that partials can be merged one at a time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sparse_patterns.lowering.fused.bands import (
     keeps_window,
     shared_band,
 )
-from sparse_patterns.lowering.fused.listed import Listed
+from sparse_patterns.lowering.fused.listed import ListedKeys
 from sparse_patterns.lowering.fused.stripes import Stripe
 from sparse_patterns.lowering.normal_form import UNLIMITED
 
@@ -63,7 +63,7 @@ class Family:
         q_tile: Distance between rectangles, in query rows.
         first_key: First key of the first rectangle.
         k_tile: Distance between rectangles, in keys.
-        step: Distance between neighbouring rows, and between keys.
+        step: Distance between adjacent rows, and between keys.
         band: The window.
     """
 
@@ -174,8 +174,8 @@ def _continues(same: list[Placed], first: int, stop: int) -> bool:
         if getattr(same[stop], name) - getattr(same[stop - 1], name) != tile:
             return False
         # No row and no key twice, so that gradients can be added through one strided view.
-        apart = tile > (size - 1) * step or (stop - first) * tile < step
-        if tile <= 0 or not (apart or size == 1):
+        disjoint = tile > (size - 1) * step or (stop - first) * tile < step
+        if tile <= 0 or not (disjoint or size == 1):
             return False
     return True
 
@@ -265,7 +265,7 @@ def _index(spans: list[tuple[int, int, int]], length: int) -> Tensor | None:
 
 
 def pack_lists(
-    listed: list[tuple[int, Listed]], q_len: int, kv_len: int, batch: int
+    listed: list[tuple[int, ListedKeys]], q_len: int, kv_len: int, batch: int
 ) -> list[Packed]:
     """Pack segments of rows with lists of keys, of given examples, into as few calls as possible.
 

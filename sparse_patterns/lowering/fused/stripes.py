@@ -1,7 +1,7 @@
 """Stripes: pairs at an interval of distances, every so many tokens, inside blocks or documents.
 
 The conjuncts of a pattern that fused operators can run are stripes, or stripes cut to a list of
-keys. Here they are told apart from conjuncts that cannot be, and made disjoint.
+keys. Here they are separated from conjuncts that cannot be, and made disjoint.
 """
 
 from __future__ import annotations

@@ -57,8 +57,8 @@ def layout_parts(
     seen = masks.flatten(1).any(1)
     tile, column, masks = tile[seen], column[seen], masks[seen]
     dynamic = without(conjunct, earlier) if conjunct.dynamic else None
-    # Blocks that are cut slantwise, by a window, go apart: they are few, and any tile with one
-    # would cut the runs of the others.
+    # Blocks that a window cuts along a diagonal are kept separate: they are few, and any tile with
+    # one would cut the runs of the others.
     slanted = ((masks != masks[:, :1]) & (row < rows[tile][:, None])[:, :, None]).flatten(1).any(1)
     return [
         part

@@ -1,4 +1,4 @@
-"""The rows of global tokens, which are computed whole and apart from all others."""
+"""The rows of global tokens, which are computed densely in a part of their own."""
 
 from __future__ import annotations
 

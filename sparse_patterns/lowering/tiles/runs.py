@@ -107,7 +107,7 @@ class PlanPart:
         keys: int64 `(n,)`, the list of keys that runs index, possibly repeated; None: all of them,
             in order.
         queries: int64 `(n,)`, the list of query rows that runs index; None: all of them, in order.
-        step: Distance in tokens between neighbouring keys of a tile: the dilation of the order
+        step: Distance in tokens between adjacent keys of a tile: the dilation of the order
             used.
         documents: Whether pairs of different documents are to be taken out at the call.
         dynamic: Pattern to be evaluated on each tile at the call, where it depends on the example.

@@ -13,7 +13,7 @@ from sparse_patterns.spec.lookahead import (
     call_time_parts,
     furthest_ahead,
     look_ahead,
-    normal_form,
+    negation_normal_form,
     still_visible,
 )
 from tests.random_specs import random_pattern
@@ -44,7 +44,7 @@ def mask_of(pattern: sp.Pattern) -> torch.Tensor:
 
 
 def check_against_the_oracle(bound: sp.Pattern, mask: torch.Tensor) -> None:
-    normal = normal_form(bound)
+    normal = negation_normal_form(bound)
     query, key = mask.nonzero().T
     assert (key - query).max() <= furthest_ahead(normal) if query.numel() else True
     before = torch.ones(LENGTH, dtype=torch.bool)
@@ -101,7 +101,7 @@ def test_what_is_kept_is_needed(pattern: sp.Pattern) -> None:
     (bound,) = bind(pattern, heads=1)
     mask = mask_of(pattern)
     for now in range(0, LENGTH - 30):
-        kept = still_visible(normal_form(bound), POSITIONS[:now], now)
+        kept = still_visible(negation_normal_form(bound), POSITIONS[:now], now)
         assert torch.equal(kept, mask[now:, :now].any(0)), now
 
 
@@ -129,7 +129,7 @@ def test_the_bound_ahead_is_met_where_it_is_finite(atom: sp.Pattern) -> None:
     ids=repr,
 )
 def test_the_part_that_looks_ahead_is_found(pattern: sp.Pattern, part: sp.Pattern | None) -> None:
-    assert look_ahead(normal_form(pattern)) == part
+    assert look_ahead(negation_normal_form(pattern)) == part
 
 
 def test_normal_form_keeps_the_meaning() -> None:
@@ -138,7 +138,7 @@ def test_normal_form_keeps_the_meaning() -> None:
         (bound,) = bind(pattern, heads=1)
         if call_time_parts(bound):
             continue
-        normal = normal_form(bound)
+        normal = negation_normal_form(bound)
         assert torch.equal(mask_of(normal), mask_of(bound)), seed
         for part in normal.walk():
             assert not (isinstance(part, sp.Complement) and part.part.children()), seed

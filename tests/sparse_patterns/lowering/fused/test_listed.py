@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import torch
 
-from sparse_patterns.lowering.fused.listed import Listed, list_columns
+from sparse_patterns.lowering.fused.listed import ListedKeys, list_columns
 from sparse_patterns.lowering.fused.stripes import Stripe
 from sparse_patterns.lowering.normal_form import UNLIMITED
 
 EVERYWHERE = Stripe(-UNLIMITED, UNLIMITED)
 
 
-def pairs(listed: Listed) -> list[tuple[int, int]]:
+def pairs(listed: ListedKeys) -> list[tuple[int, int]]:
     rows = listed.rows.split(list(listed.row_counts))
     keys = listed.keys.split(list(listed.key_counts))
     return [(r, k) for a, b in zip(rows, keys, strict=True) for r in a.tolist() for k in b.tolist()]
 
 
-def columns(tokens: list[int], *shown: Stripe, q_len: int = 50, q_offset: int = 0) -> Listed | None:
+def columns(
+    tokens: list[int], *shown: Stripe, q_len: int = 50, q_offset: int = 0
+) -> ListedKeys | None:
     index = torch.tensor(tokens, dtype=torch.int64)
     own = torch.ones(len(tokens), dtype=torch.bool)
     return list_columns([(EVERYWHERE, own)], index, shown, q_len, q_offset, None)
