@@ -30,6 +30,7 @@ from sparse_patterns.spec.oracle import dense_mask
 from sparse_patterns.spec.presets import describe, get, names, register
 from sparse_patterns.spec.schedules import Schedule, geometric, linear, spread, steps
 from sparse_patterns.viz.figure import draw
+from sparse_patterns.viz.notebook import to_html
 from sparse_patterns.viz.text import show
 
 __all__ = [
@@ -74,3 +75,6 @@ __all__ = [
     "steps",
     "to_config",
 ]
+
+# What a pattern means does not depend on how it is shown, so the two are joined here.
+Pattern._repr_html_ = to_html  # type: ignore[method-assign,assignment]

@@ -52,6 +52,10 @@ class Pattern:
         for child in self.children():
             yield from child.walk()
 
+    def _repr_html_(self) -> str | None:
+        """Return what a notebook shows; replaced by `viz.notebook.to_html`."""
+        return None
+
     def __repr__(self) -> str:
         parts: list[str] = []
         positional = True
