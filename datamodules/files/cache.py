@@ -12,17 +12,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sparse_patterns.files import cache_folder
+
 __all__ = ["cache_root", "cached_folder", "digest_of", "remembered"]
 
 _LEFTOVER_S = 24 * 3600
 
 
 def cache_root(cache_dir: str | None = None) -> Path:
-    """Return `cache_dir`, or the user's cache folder where it is None."""
+    """Return `cache_dir`, or `sparse_patterns.files.cache_folder()` where it is None."""
     if cache_dir is not None:
         return Path(cache_dir).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "sparse-patterns"
+    return cache_folder()
 
 
 def digest_of(key: Any) -> str:

@@ -12,6 +12,7 @@ from datamodules.files.locate import find_documents
 from datamodules.files.packing import Kind, texts_in
 from datamodules.tokenizers.library import library
 from datamodules.tokenizers.text import cut_between_words, texts_of
+from sparse_patterns.files import whole_file
 
 __all__ = ["SPECIAL", "Trained", "train_tokenizer"]
 
@@ -85,11 +86,6 @@ def train_tokenizer(
         show_progress=progress,
     )
     path = Path(output)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with whole_file(path) as part:
         made.save(str(part))
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
     return Trained(path, made.get_vocab_size(), characters)

@@ -13,6 +13,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from sparse_patterns.files import whole_file
+
 __all__ = ["AtomicCheckpointIO", "CheckpointError", "LastCheckpoint", "best_checkpoint", "is_dry"]
 
 
@@ -34,19 +36,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if storage_options is not None:
             raise TypeError("storage_options are for remote file systems; paths here are local")
         target = Path(path)
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with open(part, "wb") as file:
+            with whole_file(target) as part, open(part, "wb") as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, target)
         # torch reports a failed write as a RuntimeError of its zip writer; the cause is in its
         # context.
         except (OSError, RuntimeError) as error:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
             kept = "; the checkpoint written there before is kept" if target.exists() else ""
             raise CheckpointError(
                 f"cannot write checkpoint {target}: {_reason(error)}{kept}"

@@ -11,6 +11,8 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from sparse_patterns.files import whole_file
+
 __all__ = ["CSVLog", "read_log"]
 
 
@@ -83,13 +85,11 @@ class CSVLog(Logger):
         self._opened = True
 
     def _rewrite(self, rows: list[dict[str, float]], columns: list[str]) -> None:
-        part = self.file.with_name(f".{self.file.name}.part")
-        with open(part, "w", newline="", encoding="utf-8") as file:
+        with whole_file(self.file) as part, open(part, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns, lineterminator="\n")
             writer.writeheader()
             for row in rows:
                 writer.writerow({**row, "step": int(row["step"])})
-        os.replace(part, self.file)
         self._columns = columns
 
 

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparse_patterns.files import whole_file
+
 __all__ = ["CONFIG", "SAFETENSORS", "Source", "WeightsError", "read", "read_json", "write"]
 
 CONFIG, SAFETENSORS = "config.json", "model.safetensors"
@@ -96,12 +98,8 @@ def read_json(path: Path) -> dict[str, Any]:
 def write(state: Mapping[str, Tensor], path: Path) -> None:
     """Write tensors as `.safetensors`, in full or not at all."""
     save_file = _safetensors().save_file
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with whole_file(path) as part:
         save_file(dict(state), part, metadata={"format": "pt"})
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _file_in(folder: Path) -> Path:

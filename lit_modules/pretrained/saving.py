@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lit_modules.nn.encoder.encoder import Encoder
 from lit_modules.pretrained.files import CONFIG, SAFETENSORS, read_json, write
+from sparse_patterns.files import whole_file
 
 __all__ = ["copy_tokenizer", "save", "save_encoder"]
 
@@ -115,6 +116,5 @@ def copy_tokenizer(source: Path, folder: Path, max_length: int) -> None:
 
 def _write_json(content: dict[str, Any], path: Path) -> None:
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    with whole_file(path) as part:
+        part.write_text(text, encoding="utf-8")

@@ -11,8 +11,6 @@ import hashlib
 import json
 import os
 import platform
-import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Mapping
@@ -24,13 +22,11 @@ from typing import Any
 import torch
 
 from sparse_patterns.config.handles import intern
+from sparse_patterns.files import CACHE_VARIABLE, cache_folder, whole_file
 from sparse_patterns.kernels.base import Call, Kernel, Request
 from sparse_patterns.lowering.plan import Plan
 from sparse_patterns.spec.atoms import BatchGlobal, Rule, SameDocument
 from sparse_patterns.spec.base import uses
-
-ENVIRONMENT = "SPARSE_PATTERNS_CACHE"
-"""Variable that names the folder."""
 
 ROUNDS = 3
 """Timed runs of each kernel, of which the fastest counts; one more before them is not timed."""
@@ -151,20 +147,6 @@ def forget() -> None:
     _known.clear()
 
 
-def folder() -> Path:
-    """Return the folder of the files."""
-    given = os.environ.get(ENVIRONMENT)
-    if given:
-        return Path(given)
-    if sys.platform == "win32":
-        root = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        root = Path.home() / "Library" / "Caches"
-    else:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "sparse-patterns"
-
-
 def _run(kernel: Kernel, call: Call, plan: Plan) -> float:
     """Return the seconds of one run, the device's work included."""
     _wait(call.q.device)
@@ -217,7 +199,7 @@ def _versions() -> dict[str, str]:
 
 
 def _file(text: str) -> Path:
-    return folder() / "tuning" / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
+    return cache_folder() / "tuning" / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
 
 
 def _remember(request: Request, able: Mapping[str, Kernel], seconds: Times) -> None:
@@ -229,15 +211,12 @@ def _remember(request: Request, able: Mapping[str, Kernel], seconds: Times) -> N
         return
     target = _file(text)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # Another process may read at any time: it sees the whole file or none.
-        handle, name = tempfile.mkstemp(dir=target.parent, suffix=".tmp")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump({"key": key, "seconds": seconds}, file, indent=1, sort_keys=True)
-        os.replace(name, target)
+        content = json.dumps({"key": key, "seconds": seconds}, indent=1, sort_keys=True)
+        with whole_file(target) as part:
+            part.write_text(content, encoding="utf-8")
     except OSError as error:
         warnings.warn(
             f"what kernel='tune' measured cannot be kept in {target.parent}: {error}; "
-            f"name another folder in ${ENVIRONMENT}",
+            f"name another folder in ${CACHE_VARIABLE}",
             stacklevel=2,
         )

@@ -18,7 +18,7 @@ OURS = ("sparse_patterns", "lit_modules", "datamodules")
 
 # What a package may import anywhere; a dotted name admits that module and what is below it.
 ALLOWED = {
-    "sparse_patterns": ["sparse_patterns", "torch"],
+    "sparse_patterns": ["sparse_patterns", "torch", "platformdirs"],
     "datamodules": [
         "datamodules",
         "torch",
@@ -26,6 +26,7 @@ ALLOWED = {
         "omegaconf",
         "tqdm",
         "sparse_patterns.registry",
+        "sparse_patterns.files",
     ],
     "lit_modules": [
         "lit_modules",

@@ -23,7 +23,7 @@ def test_code_runs(number: int, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "SPARSE_PATTERNS_CACHE": str(tmp_path)},
         capture_output=True,
         text=True,
     )

@@ -10,8 +10,8 @@ SAMPLES = Path(__file__).parents[3] / "shared" / "data"
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Lets token files go to a folder of the test; returns it."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache-home"))
-    return tmp_path / "cache-home" / "sparse-patterns"
+    monkeypatch.setenv("SPARSE_PATTERNS_CACHE", str(tmp_path / "cache-home"))
+    return tmp_path / "cache-home"
 
 
 @pytest.fixture

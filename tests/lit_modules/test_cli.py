@@ -20,7 +20,7 @@ TEXT = "the quick brown fox jumps over the lazy dog, and then it does so once ag
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Works in a folder with a small text and a small configuration."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("SPARSE_PATTERNS_CACHE", str(tmp_path / "cache"))
     # Both are set for the whole process by a seeded run.
     monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
     (tmp_path / "text.txt").write_text(TEXT)

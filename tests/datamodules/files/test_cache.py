@@ -104,8 +104,6 @@ def test_remembered_computes_once(tmp_path: Path) -> None:
 
 
 def test_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SPARSE_PATTERNS_CACHE", str(tmp_path / "one"))
+    assert cache_root() == tmp_path / "one"
     assert cache_root(str(tmp_path)) == tmp_path
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_root() == tmp_path / "sparse-patterns"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_root() == Path.home() / ".cache" / "sparse-patterns"

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import sparse_patterns as sp
+from sparse_patterns.files import CACHE_VARIABLE
 from sparse_patterns.kernels import tuning
 from sparse_patterns.kernels.base import Call, Kernel
 from sparse_patterns.kernels.dense.kernel import DenseKernel
@@ -20,7 +21,7 @@ WINDOW = sp.Window(8, 8)
 @pytest.fixture(autouse=True)
 def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Keeps what is measured out of the user's folder, and out of other tests."""
-    monkeypatch.setenv(tuning.ENVIRONMENT, str(tmp_path))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
     tuning.forget()
     return tmp_path / "tuning"
 
@@ -125,7 +126,7 @@ def test_a_folder_that_cannot_be_written_is_told(
 ) -> None:
     blocked = folder.parent / "file"
     blocked.write_text("")
-    monkeypatch.setenv(tuning.ENVIRONMENT, str(blocked))
+    monkeypatch.setenv(CACHE_VARIABLE, str(blocked))
     with pytest.warns(UserWarning, match=r"cannot be kept in .*SPARSE_PATTERNS_CACHE"):
         attend()
     attend()  # kept in memory, so told once
@@ -208,22 +209,3 @@ def test_it_is_compiled_into_a_graph_like_any_other(runs: list[str]) -> None:
     attend()
     compiled = torch.compile(attend, backend="eager")
     torch.testing.assert_close(compiled(), attend(kernel="dense"))
-
-
-@pytest.mark.parametrize(
-    ("system", "variables", "want"),
-    [
-        ("linux", {"XDG_CACHE_HOME": "/x"}, "/x/sparse-patterns"),
-        ("linux", {}, "/me/.cache/sparse-patterns"),
-        ("darwin", {}, "/me/Library/Caches/sparse-patterns"),
-        ("win32", {"LOCALAPPDATA": "/l"}, "/l/sparse-patterns"),
-    ],
-)
-def test_folder(monkeypatch: pytest.MonkeyPatch, system: str, variables: dict, want: str) -> None:
-    for name in (tuning.ENVIRONMENT, "XDG_CACHE_HOME", "LOCALAPPDATA"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(tuning.sys, "platform", system)
-    monkeypatch.setattr(tuning.Path, "home", lambda: Path("/me"))
-    assert tuning.folder() == Path(want)
