@@ -9,7 +9,7 @@ from lightning import LightningDataModule
 
 from sparse_patterns.registry import Registry
 
-__all__ = ["describe", "get", "names", "register", "registry"]
+__all__ = ["describe", "get", "names", "path_of", "register", "registry"]
 
 registry: Registry[LightningDataModule] = Registry("data set", "sparse_patterns.datamodules")
 
@@ -17,3 +17,4 @@ register = registry.register
 get = registry.get
 names = registry.names
 describe = registry.describe
+path_of = registry.path_of

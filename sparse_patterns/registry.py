@@ -8,6 +8,7 @@ place of the definition. Pure Python: importing this file imports nothing heavy.
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import inspect
 import re
 import textwrap
@@ -216,6 +217,31 @@ class Registry(Generic[T]):
             )
         return self._records[name]
 
+    def path_of(self, name: str) -> str:
+        """Return the import path of the factory that a name or an import path stands for.
+
+        A saved import path is followed to where the factory is now: if its module is gone, the
+        registered factory of the same name in the same top-level package is meant.
+
+        Args:
+            name: A registered name, or an import path ``package.module.Name``, which need not be
+                that of a registered factory.
+
+        Raises:
+            ValueError: A name without a dot is not registered.
+        """
+        if "." not in name:
+            return self.describe(name).path
+        module, _, last = name.rpartition(".")
+        if _is_module(module):
+            return name
+        self._load()
+        package = name.partition(".")[0]
+        paths = {record.path for record in self._records.values()}
+        same = [path for path in paths if path.split(".")[0] == package]
+        moved = [path for path in same if path.rpartition(".")[2] == last]
+        return moved[0] if len(moved) == 1 else name
+
     def get(self, name: str, /, **fields: Any) -> T:
         """Build what `name` stands for.
 
@@ -330,3 +356,10 @@ def _annotation_text(annotation: Any) -> str:
     if isinstance(annotation, str):
         return annotation
     return inspect.formatannotation(annotation)
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False

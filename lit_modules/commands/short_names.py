@@ -37,7 +37,7 @@ def expand(config: Mapping[str, Any], datasets: Any) -> dict[str, Any]:
 
     Args:
         config: The file as plain data, interpolations unresolved.
-        datasets: What finds a data set by name: it has `describe(name)` and `names()`.
+        datasets: What finds a data set by name: it has `path_of(name)`.
 
     Raises:
         ValueError: A name is unknown; the message suggests near ones.
@@ -119,10 +119,10 @@ def _component(value: Any, path_of: Callable[[str], str]) -> Any:
 
 
 def _data_path(name: str, datasets: Any) -> str:
-    # A dot makes it an import path, braces a whole configuration.
-    if not isinstance(name, str) or "." in name or "{" in name:
+    # Braces make it a whole configuration.
+    if not isinstance(name, str) or "{" in name:
         return name
-    return str(datasets.describe(name).path)
+    return str(datasets.path_of(name))
 
 
 def _model_path(name: str) -> str:

@@ -148,3 +148,27 @@ def test_a_task_of_an_installed_package_is_trained_by_its_name(tmp_path: Path) -
     )
     assert "test/accuracy" in shown
     assert (tmp_path / "runs" / "theirs" / "checkpoints" / "best.ckpt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("before", "name"),
+    [
+        ("labelled_documents.Documents", "documents"),
+        ("enwik8.Enwik8", "enwik8"),
+        ("far_choice.FarChoice", "far-choice"),
+        ("hotpotqa.HotpotQA", "hotpotqa"),
+        ("hyperpartisan.Hyperpartisan", "hyperpartisan"),
+        ("imdb.Imdb", "imdb"),
+        ("masked_text.MaskedText", "masked-text"),
+        ("ontonotes.OntoNotes", "ontonotes"),
+        ("recall.Recall", "recall"),
+        ("squad.Squad", "squad"),
+        ("standard_library.StandardLibrary", "standard-library"),
+        ("text_files.TextFiles", "text-files"),
+        ("text8.Text8", "text8"),
+        ("triviaqa.TriviaQA", "triviaqa"),
+        ("wikihop.WikiHop", "wikihop"),
+    ],
+)
+def test_import_paths_of_version_0_1_are_followed(before: str, name: str) -> None:
+    assert datamodules.registry.path_of(f"datamodules.{before}") == datamodules.describe(name).path

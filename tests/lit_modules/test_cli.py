@@ -322,3 +322,26 @@ def test_help_and_patterns_do_not_wait_for_lightning() -> None:
             check=True,
         )
         assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_run_of_version_0_1_is_read_again(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its configuration and its checkpoints name the data set by where its class was then."""
+    run("fit", "--config", "small.yaml", "--run.name", "old")
+    config = Path("runs/old/config.yaml")
+    text = config.read_text()
+    now, then = (
+        "datamodules.language_model.text_files.TextFiles",
+        "datamodules.text_files.TextFiles",
+    )
+    assert now in text
+    config.write_text(text.replace(now, then))
+    checkpoint = Path("runs/old/checkpoints/last.ckpt")
+    content = torch.load(checkpoint, weights_only=True)
+    assert content["sparse_patterns_data"]["class_path"] == now
+    content["sparse_patterns_data"]["class_path"] = then
+    torch.save(content, checkpoint)
+    capsys.readouterr()
+    run("generate", "--ckpt_path", str(checkpoint), "--prompt", "the ", "--max-new", "4")
+    assert capsys.readouterr().out.startswith("the ")
+    run("fit", "--config", str(config), "--run.name", "new", "--ckpt_path", str(checkpoint))
+    assert now in Path("runs/new/config.yaml").read_text()

@@ -279,3 +279,19 @@ def test_what_is_registered_inside_restored_is_forgotten(registry: Registry[obje
     with pytest.raises(RuntimeError, match="inside"):
         fails_inside()
     assert registry.names() == ("bag", "soft-window")
+
+
+def test_a_saved_import_path_is_followed_to_where_the_factory_is(
+    registry: Registry[object],
+) -> None:
+    bag = registry.describe("bag")
+    package = bag.path.partition(".")[0]
+    name = bag.path.rpartition(".")[2]
+    assert registry.path_of("bag") == bag.path
+    # The module of a test is in no package: only what is gone and of the same package is followed.
+    assert registry.path_of(f"{package}.gone.{name}") == bag.path
+    assert registry.path_of(f"other.gone.{name}") == f"other.gone.{name}"
+    assert registry.path_of(f"{package}.gone.Other") == f"{package}.gone.Other"
+    assert registry.path_of(f"json.{name}") == f"json.{name}"
+    with pytest.raises(ValueError, match=r"unknown pattern 'bog'\. Did you mean 'bag'"):
+        registry.path_of("bog")
