@@ -15,7 +15,7 @@ SUITES = {
     "core": "benchmarks.core",
     "lm": "benchmarks.lm",
     "encoder": "benchmarks.encoder",
-    "cuda": "benchmarks.cuda",
+    "cuda": "benchmarks.cuda.suite",
 }
 
 DEFAULT = tuple(name for name in SUITES if name != "cuda")

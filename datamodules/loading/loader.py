@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader
 
-from datamodules.language_model.batch import LanguageModelBatch
 from datamodules.loading.shards import Source
 
 __all__ = ["Batches", "Numbers"]
@@ -56,13 +55,13 @@ class Batches:
         """Return the batches of the whole epoch, as Lightning counts: with those behind."""
         return self._now.behind + len(self._now.ahead)
 
-    def __iter__(self) -> Iterator[LanguageModelBatch]:
+    def __iter__(self) -> Iterator[Any]:
         """Begin at the next batch; workers start when it is asked for."""
         # Set here, not in the generator: `len` is read before the first batch.
         self._now = self._numbers()
         return self._read(self._now.ahead)
 
-    def _read(self, numbers: range) -> Iterator[LanguageModelBatch]:
+    def _read(self, numbers: range) -> Iterator[Any]:
         yield from DataLoader(
             self.source,  # type: ignore[arg-type]
             sampler=numbers,

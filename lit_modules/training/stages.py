@@ -11,9 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-__all__ = ["Decay", "Doubling", "Position", "Stage", "StageTable"]
+from lightning.pytorch import Trainer
+
+__all__ = ["Decay", "Doubling", "Position", "Stage", "StageTable", "table_of"]
 
 Decay = Literal["none", "linear", "cosine", "polynomial"]
 """How a learning rate falls over a run."""
@@ -255,3 +257,10 @@ def table(
         return None
     stages = tuple(rows) if rows is not None else doubling.rows()  # type: ignore[union-attr]
     return StageTable(stages, warmup, warmup_limit, decay, floor, power)
+
+
+def table_of(trainer: Trainer) -> StageTable | None:
+    """Return the stages of a run, which its callback `Stages` holds; None where it has none."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    tables = [getattr(callback, "table", None) for callback in callbacks]
+    return next((one for one in tables if isinstance(one, StageTable)), None)

@@ -12,6 +12,7 @@ from sparse_patterns.nn.kv_cache import KeyValueCache
 from sparse_patterns.spec.algebra import has_global_rows
 from sparse_patterns.spec.base import Pattern
 from sparse_patterns.spec.binding import bind
+from sparse_patterns.spec.presets import get
 from sparse_patterns.spec.validation import check_pattern
 
 
@@ -232,8 +233,6 @@ class SparseSelfAttention(nn.Module):
 def _as_pattern(pattern: Any) -> Pattern:
     """Look a name up, or build what a config describes."""
     if isinstance(pattern, str):
-        from sparse_patterns import get
-
         return check_pattern(get(pattern))
     if isinstance(pattern, Mapping):
         from sparse_patterns.config.codec import from_config

@@ -3,8 +3,10 @@
 import math
 
 import pytest
+from lightning.pytorch import Callback, Trainer
 
-from lit_modules.training.stages import Doubling, Stage, StageTable, table
+from lit_modules.callbacks.stages import Stages
+from lit_modules.training.stages import Doubling, Stage, StageTable, table, table_of
 
 
 def two_stages(**fields: object) -> StageTable:
@@ -149,3 +151,13 @@ def test_a_list_of_another_length_than_the_stages_is_refused() -> None:
         Doubling(stages=3, steps=[1, 2], sequence_length=8).rows()
     with pytest.raises(ValueError, match="doubling stages must be >= 1, got 0"):
         Doubling(stages=0, steps=1, sequence_length=8).rows()
+
+
+def test_the_table_of_a_run_is_that_of_its_stages() -> None:
+    def run(*callbacks: Callback) -> Trainer:
+        return Trainer(accelerator="cpu", logger=False, callbacks=list(callbacks))
+
+    stages = Stages(table=[Stage(3, 8)])
+    assert table_of(run(Callback(), stages)) is stages.table
+    assert table_of(run(Stages())) is None
+    assert table_of(run()) is None

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks import cuda_shapes
 from benchmarks.__main__ import main
-from benchmarks.cuda_shapes import HEADS, PATTERNS, CudaShape, share_of_ideal
+from benchmarks.cuda.shapes import BATCH, HEADS, PATTERNS, CudaShape, share_of_ideal
 from benchmarks.table import Goal, Row
 from sparse_patterns.spec.binding import bind
 from sparse_patterns.spec.oracle import ExampleContext, visible
@@ -58,7 +57,7 @@ def test_goals_hold_at_their_shape_only() -> None:
 def test_documents_are_cut_where_the_pattern_says() -> None:
     ids = small("documents-1024").segment_ids("cpu")
     assert ids is not None
-    assert ids.shape == (cuda_shapes.BATCH, LENGTH)
+    assert ids.shape == (BATCH, LENGTH)
     assert ids[0].unique_consecutive(return_counts=True)[1].tolist() == [2048, 256]
     assert small("window-256").segment_ids("cpu") is None
 

@@ -13,8 +13,8 @@ import torch
 from benchmarks.baselines import Unavailable, check_equal
 from benchmarks.comparisons import memory_row, timed, times_faster
 from benchmarks.contenders import DIRECTIONS, Contender
-from benchmarks.cuda_contenders import BASELINES, dense, our_kernels, ours
-from benchmarks.cuda_shapes import (
+from benchmarks.cuda.contenders import BASELINES, dense, our_kernels, ours
+from benchmarks.cuda.shapes import (
     DILATION_GOAL,
     FLEX_GOAL,
     GOAL_HEAD_DIM,

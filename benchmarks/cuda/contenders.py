@@ -9,7 +9,7 @@ from torch import Tensor
 import sparse_patterns as sp
 from benchmarks.baselines import Unavailable
 from benchmarks.contenders import Contender
-from benchmarks.cuda_shapes import BATCH, HEADS, CudaShape
+from benchmarks.cuda.shapes import BATCH, HEADS, CudaShape
 
 DTYPE = torch.bfloat16
 

@@ -1,0 +1,1 @@
+"""The attention core on an NVIDIA GPU."""
