@@ -35,6 +35,8 @@ class SparseSelfAttention(nn.Module):
         dropout: Probability that a visible pair is dropped, in training only.
         global_projections: Whether global tokens have query, key and value projections of their
             own.
+        output_projection: Whether the joined heads are projected once more. A subclass whose
+            surroundings do that passes False: there are no `output` parameters then.
         kernel: Name of the kernel, "auto" or "tune"; see `attention`.
         device: Where the parameters are made.
         dtype: Type of the parameters.
@@ -57,6 +59,7 @@ class SparseSelfAttention(nn.Module):
         bias: bool = True,
         dropout: float = 0.0,
         global_projections: bool = False,
+        output_projection: bool = True,
         kernel: str = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -97,13 +100,13 @@ class SparseSelfAttention(nn.Module):
             self.key_global = linear(embed_dim, kv_dim)
             self.value_global = linear(embed_dim, kv_dim)
             self.copy_to_global_projections()
-        self.output = linear(embed_dim, embed_dim)
+        self.output = linear(embed_dim, embed_dim) if output_projection else nn.Identity()
 
     def reset_parameters(self) -> None:
         """Draw every projection anew; the global ones become copies of the others again."""
         for projection in self.children():
-            assert isinstance(projection, nn.Linear)
-            projection.reset_parameters()
+            if isinstance(projection, nn.Linear):
+                projection.reset_parameters()
         if self.global_projections:
             self.copy_to_global_projections()
 
@@ -160,23 +163,29 @@ class SparseSelfAttention(nn.Module):
             ValueError: `x` has another shape, or the cache is of another layer or cannot hold what
                 is asked.
         """
-        from sparse_patterns.functional import attention
-
-        if x.ndim != 3 or x.shape[2] != self.embed_dim:
-            raise ValueError(
-                f"x must have shape (batch, length, {self.embed_dim}), got {tuple(x.shape)}"
-            )
+        self._check_input(x)
         qkv = self._heads(x, self.query, self.key, self.value)
         if cache is not None:
             self._check_cache(cache, key_mask, global_mask, segment_ids)
             return self._join(cache.attend(*qkv, kernel=self.kernel))
-        global_qkv = None
-        if self.global_projections:
-            projections = (self.query_global, self.key_global, self.value_global)
-            global_qkv = self._heads(x, *projections)
+        global_qkv = self._global_heads(x)
+        return self._attend(qkv, self.pattern, global_qkv, key_mask, global_mask, segment_ids)
+
+    def _attend(
+        self,
+        qkv: tuple[Tensor, Tensor, Tensor],
+        pattern: Pattern,
+        global_qkv: tuple[Tensor, Tensor, Tensor] | None,
+        key_mask: Tensor | None,
+        global_mask: Tensor | None,
+        segment_ids: Tensor | None,
+    ) -> Tensor:
+        """Attend by a pattern and join the heads: `(batch, length, embed_dim)`."""
+        from sparse_patterns.functional import attention
+
         out = attention(
             *qkv,
-            self.pattern,
+            pattern,
             layer=self.layer,
             layers=self.layers,
             key_mask=key_mask,
@@ -199,9 +208,21 @@ class SparseSelfAttention(nn.Module):
         )
         return q, k, v
 
+    def _global_heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Project for the rows of global tokens; None without projections of their own."""
+        if not self.global_projections:
+            return None
+        return self._heads(x, self.query_global, self.key_global, self.value_global)
+
     def _join(self, out: Tensor) -> Tensor:
         joined: Tensor = self.output(out.transpose(1, 2).flatten(2))
         return joined
+
+    def _check_input(self, x: Tensor) -> None:
+        if x.ndim != 3 or x.shape[2] != self.embed_dim:
+            raise ValueError(
+                f"x must have shape (batch, length, {self.embed_dim}), got {tuple(x.shape)}"
+            )
 
     def _check_cache(self, cache: KeyValueCache, *masks: Tensor | None) -> None:
         if any(mask is not None for mask in masks):

@@ -40,7 +40,10 @@ class AttentionBlock(nn.Module):
 
     def forward(self, x: Tensor, masks: Masks) -> Tensor:
         """Return `(batch, length, width)`."""
-        out: Tensor = self.output(self.self(x, masks), x)
+        attended = self.self(
+            x, masks.key_mask, masks.global_mask, masks.segment_ids, rows=masks.rows
+        )
+        out: Tensor = self.output(attended, x)
         return out
 
 

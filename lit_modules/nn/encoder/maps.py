@@ -28,9 +28,9 @@ def attention_map(attention: EncoderSelfAttention, x: Tensor, masks: Masks) -> T
         scores = torch.where(rows[..., None], own[0] @ own[1].mT / attention.head_dim**0.5, scores)
     given = {name: mask for name, mask in masks._asdict().items() if mask is not None}
     visible = sp.dense_mask(
-        attention.pattern_for(masks),
+        attention.pattern_for(masks.segment_ids),
         x.shape[1],
-        heads=attention.heads,
+        heads=attention.num_heads,
         layer=attention.layer,
         layers=attention.layers,
         device=x.device,
@@ -42,10 +42,10 @@ def attention_map(attention: EncoderSelfAttention, x: Tensor, masks: Masks) -> T
 
 def _global_rows(attention: EncoderSelfAttention, batch: int, length: int, masks: Masks) -> Tensor:
     """Return which rows are those of global tokens, bool `(batch, heads, length)`."""
-    rows = torch.zeros(batch, attention.heads, length, dtype=torch.bool)
+    rows = torch.zeros(batch, attention.num_heads, length, dtype=torch.bool)
     patterns = bind(
-        attention.pattern_for(masks),
-        heads=attention.heads,
+        attention.pattern_for(masks.segment_ids),
+        heads=attention.num_heads,
         layer=attention.layer,
         layers=attention.layers,
     )

@@ -135,6 +135,22 @@ def test_reset_parameters_draws_anew_and_copies_again() -> None:
     assert torch.equal(module.query.weight, module.query_global.weight)
 
 
+@pytest.mark.parametrize("global_projections", [False, True])
+def test_without_the_output_projection_the_joined_heads_are_returned(
+    global_projections: bool,
+) -> None:
+    with_output = make(global_projections=global_projections)
+    module = make(global_projections=global_projections, output_projection=False)
+    names = [name for name in with_output.state_dict() if not name.startswith("output.")]
+    assert list(module.state_dict()) == names
+    module.load_state_dict({name: with_output.state_dict()[name] for name in names})
+    x, marks = embeddings(), global_marks()
+    close(with_output.output(module(x, global_mask=marks)), with_output(x, global_mask=marks))
+    before = module.query.weight.clone()
+    module.reset_parameters()
+    assert not torch.equal(module.query.weight, before)
+
+
 def test_dropout_in_training_only() -> None:
     module = make(dropout=0.5)
     x = embeddings()

@@ -170,9 +170,7 @@ def test_attention_maps_are_what_the_attention_computes(global_projections):
     if global_projections:
         own = layer.value_global(states[1]).unflatten(2, (2, 8)).transpose(1, 2)
         out = torch.where((marks & key_mask)[:, None, :, None], weights @ own, out)
-    from lit_modules.nn.encoder.attention import Masks
-
-    expected = layer(states[1], Masks(key_mask, marks))
+    expected = layer(states[1], key_mask, marks)
     torch.testing.assert_close(out.transpose(1, 2).flatten(2), expected, rtol=0, atol=1e-5)
 
 

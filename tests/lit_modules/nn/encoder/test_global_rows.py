@@ -6,7 +6,7 @@ import torch
 import sparse_patterns as sp
 from lit_modules.nn.encoder.attention import EncoderSelfAttention, Masks
 from lit_modules.nn.encoder.config import EncoderConfig
-from lit_modules.nn.encoder.global_rows import find, without_rows
+from lit_modules.nn.encoder.global_rows import find, global_rows, without_rows
 
 LENGTH = 40
 
@@ -42,31 +42,54 @@ def masks_of(given: str) -> Masks:
     )
 
 
+def projected(layer: EncoderSelfAttention, segments: bool = False) -> sp.SparseSelfAttention:
+    """The same attention by the module that projects every key and value for global rows."""
+    pattern = layer.pattern & sp.SameDocument() if segments else layer.pattern
+    made = sp.SparseSelfAttention(
+        16, 2, pattern, global_projections=True, output_projection=False, dtype=torch.float64
+    )
+    made.load_state_dict(layer.state_dict())
+    return made
+
+
+@pytest.fixture
+def computed(monkeypatch) -> list[int]:
+    """How many global rows each call computed without projecting every key and value."""
+    calls = []
+
+    def count(x, rows, *given, **options):
+        calls.append(rows.index.shape[1])
+        return global_rows(x, rows, *given, **options)
+
+    monkeypatch.setattr("lit_modules.nn.encoder.attention.global_rows", count)
+    return calls
+
+
 GIVEN = ["", "marks", "marks padding", "marks segments", "marks padding segments", "padding"]
 
 
 @pytest.mark.parametrize("given", GIVEN)
-def test_both_ways_give_the_same(given, monkeypatch):
+def test_equals_projecting_every_key_and_value(given, computed):
     layer, masks = attention(), masks_of(given)
-    assert layer._columns == sp.Window(3, 3) | sp.BatchGlobal(rows=False)
+    reference = projected(layer, segments="segments" in given)
     x = torch.randn(3, LENGTH, 16, dtype=torch.float64, requires_grad=True)
     upstream = torch.randn(3, LENGTH, 16, dtype=torch.float64)
-    inputs = [x, *layer.parameters()]
-    assert layer._few_rows(x, masks) is not None
-    short = layer(x, masks)
-    short_grads = torch.autograd.grad((short * upstream).sum(), inputs)
-    monkeypatch.setattr(layer, "_columns", None)
-    assert layer._few_rows(x, masks) is None
-    long = layer(x, masks)
-    long_grads = torch.autograd.grad((long * upstream).sum(), inputs)
-    torch.testing.assert_close(short, long, rtol=0, atol=1e-12)
-    for mine, other in zip(short_grads, long_grads, strict=True):
+    outs, grads = [], []
+    for module in (layer, reference):
+        outs.append(module(x, *masks[:3]))
+        inputs = [x, *module.parameters()]
+        grads.append(torch.autograd.grad((outs[-1] * upstream).sum(), inputs))
+    most = 0 if "marks" not in given else 3
+    assert computed == [most]
+    torch.testing.assert_close(*outs, rtol=0, atol=1e-12)
+    for mine, other in zip(*grads, strict=True):
         torch.testing.assert_close(mine, other, rtol=0, atol=1e-11)
 
 
 def test_without_marks_every_parameter_has_a_gradient_of_zero():
     layer = attention()
-    layer(torch.randn(3, LENGTH, 16, dtype=torch.float64), masks_of("padding")).sum().backward()
+    x = torch.randn(3, LENGTH, 16, dtype=torch.float64)
+    layer(x, *masks_of("padding")[:3]).sum().backward()
     for name in ("query_global", "key_global", "value_global"):
         for parameter in layer.get_submodule(name).parameters():
             assert parameter.grad is not None
@@ -87,20 +110,22 @@ def test_an_example_of_padding_alone_has_finite_gradients():
     marks = torch.zeros_like(key_mask)
     marks[:, 0] = True
     x = torch.randn(2, LENGTH, 16, dtype=torch.float64, requires_grad=True)
-    out = layer(x, Masks(key_mask, marks))
+    out = layer(x, key_mask, marks)
     assert not out[1].any()
     out.square().sum().backward()
     assert all(p.grad.isfinite().all() for p in [x, *layer.parameters()])
 
 
-def test_many_rows_are_projected():
+def test_many_rows_are_projected(computed):
     layer = attention()
     marks = torch.zeros(1, LENGTH, dtype=torch.bool)
     marks[0, : layer.head_dim // 2 + 1] = True
     x = torch.zeros(1, LENGTH, 16, dtype=torch.float64)
-    assert layer._few_rows(x, Masks(None, marks)) is None
+    layer(x, global_mask=marks)
+    assert computed == []
     marks[0, 0] = False
-    assert layer._few_rows(x, Masks(None, marks)) is not None
+    layer(x, global_mask=marks)
+    assert computed == [layer.head_dim // 2]
 
 
 def test_dropout_takes_its_share():
@@ -109,8 +134,8 @@ def test_dropout_takes_its_share():
     marks[0, 0] = True
     x = torch.randn(1, LENGTH, 16, dtype=torch.float64)
     with torch.no_grad():
-        rows = torch.stack([layer(x, Masks(None, marks))[0, 0] for _ in range(400)])
-        expected = layer.eval()(x, Masks(None, marks))[0, 0]
+        rows = torch.stack([layer(x, None, marks)[0, 0] for _ in range(400)])
+        expected = layer.eval()(x, None, marks)[0, 0]
     spread = rows.std(0) / len(rows) ** 0.5
     assert rows.std(0).min() > 0.01
     assert ((rows.mean(0) - expected).abs() < 5 * spread).all()
@@ -136,8 +161,8 @@ def test_other_patterns_are_left_to_the_kernels(pattern):
 def test_precision(dtype):
     layer, masks = attention(), masks_of("marks padding")
     x = torch.randn(3, LENGTH, 16, dtype=torch.float64)
-    expected = layer(x, masks)
-    got = layer.to(dtype)(x.to(dtype), masks)
+    expected = layer(x, *masks[:3])
+    got = layer.to(dtype)(x.to(dtype), *masks[:3])
     assert got.dtype == dtype
-    error = (got.double() - expected).abs().max()
-    assert error < (0.3 if dtype == torch.bfloat16 else 1e-4)
+    error = (got.double() - expected).norm() / expected.norm()
+    assert error < 4 * torch.finfo(dtype).eps
