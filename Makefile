@@ -11,7 +11,7 @@ ARGS ?=
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-cuda test-pretrained lint format bench bench-cuda fit clean
+.PHONY: help install test test-cuda test-pretrained lint docs architecture format bench bench-cuda fit clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -23,7 +23,7 @@ install: $(STAMP) ## make the virtual environment and install everything pinned
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet -c constraints.txt setuptools torch
-	$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[hf,plot,tasks,dev]'
+	$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[hf,plot,tasks,docs,dev]'
 	@touch $@
 
 test: $(STAMP) ## run the whole test suite
@@ -40,6 +40,12 @@ lint: $(STAMP) ## check style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(STAMP) ## build the documentation as a site, in build/site; a dead link or a wrong docstring is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict $(ARGS)
+
+architecture: $(STAMP) ## draw the architecture page anew from the imports of the source
+	$(BIN)/python docs/scripts/architecture.py
 
 format: $(STAMP) ## fix style and formatting where a tool can
 	$(BIN)/ruff check --fix .
