@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
 
-from datamodules.loading.loader import Batches, Numbers
 from datamodules.loading.resumable import ResumableData, check_at_least
-from datamodules.loading.shards import Shard, Source
 
 __all__ = ["LanguageModelData", "check_at_least"]
 
@@ -55,14 +52,6 @@ class LanguageModelData(ResumableData):
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of tokens."""
 
-    @abstractmethod
-    def train_source(self, shard: Shard) -> Source:
-        """Return the training batches of the current stage for one process."""
-
-    @abstractmethod
-    def eval_source(self, split: str, shard: Shard) -> Source | None:
-        """Return the batches of split "val" or "test", or None if there is no such split."""
-
     def set_stage(
         self,
         stage: int,
@@ -92,28 +81,3 @@ class LanguageModelData(ResumableData):
         self.batch_size = batch_size
         self.batches = batches
         self._go_to(batches_done)
-
-    def train_dataloader(self) -> Batches:
-        """Return the batches of the stage from the next one on."""
-        shard = self._shard()
-        self._check_divisible(shard)
-        source = self.train_source(shard)
-        return self._loader(source, lambda: self._numbers(len(source)))
-
-    def val_dataloader(self) -> Batches | list[Any]:
-        """Return the batches of the validation split."""
-        return self._eval_dataloader("val")
-
-    def test_dataloader(self) -> Batches | list[Any]:
-        """Return the batches of the test split."""
-        return self._eval_dataloader("test")
-
-    def predict_dataloader(self) -> Batches | list[Any]:
-        """Return the batches of the test split."""
-        return self._eval_dataloader("test")
-
-    def _eval_dataloader(self, split: str) -> Batches | list[Any]:
-        source = self.eval_source(split, self._shard())
-        if source is None:
-            return []
-        return self._loader(source, lambda: Numbers(0, range(len(source))))

@@ -13,6 +13,12 @@ from typing import NamedTuple
 import torch
 
 from datamodules.language_model.batch import LanguageModelBatch, Window, collate
+from datamodules.loading.draws import (
+    batches_that_cover,
+    batches_that_hold,
+    places_in_order,
+    random_places,
+)
 from datamodules.loading.shards import ALONE, Shard, generator
 from datamodules.tokenizers.token_file import TokenFile
 
@@ -70,16 +76,14 @@ class RandomWindows:
 
     def __len__(self) -> int:
         """Return the batches that hold as many tokens as the split."""
-        return max(1, self.split.targets // (self.length * self.rows))
+        return batches_that_hold(self.split.targets, self.length * self.rows)
 
     def __getitem__(self, number: int) -> LanguageModelBatch:
         """Return batch `number`."""
-        last = self.split.targets - self.length
-        offsets = torch.randint(
-            last + 1, (self.rows,), generator=generator("windows", self.seed, self.stage, number)
-        ).tolist()
-        mine = self.shard.rows(self.rows)
-        windows = [self.split.window(offsets[r], self.length, self.length) for r in mine]
+        places = self.split.targets - self.length + 1
+        key = ("windows", self.seed, self.stage, number)
+        starts = random_places(places, self.rows, self.shard, *key)
+        windows = [self.split.window(start, self.length, self.length) for start in starts]
         return collate(windows, self.length)
 
 
@@ -149,13 +153,12 @@ class EvaluationWindows:
 
     def __len__(self) -> int:
         """Return the number of batches; the last may have fewer rows."""
-        return ceil(self.windows / self.rows)
+        return batches_that_cover(self.windows, self.rows)
 
     def __getitem__(self, number: int) -> LanguageModelBatch:
         """Return batch `number`; what lacks at the end of the split is padded and not scored."""
-        first = number * self.rows
-        rows = self.shard.rows(min(self.rows, self.windows - first))
-        return collate([self._window(first + row) for row in rows], self.length)
+        places = places_in_order(number, self.windows, self.rows, self.shard)
+        return collate([self._window(place) for place in places], self.length)
 
     def _window(self, index: int) -> Window:
         if index >= self.windows:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 
 from datamodules.loading.loader import Batches, Numbers
-from datamodules.loading.shards import ALONE, Shard
+from datamodules.loading.shards import ALONE, Shard, Source
 
 __all__ = ["ResumableData", "check_at_least"]
 
@@ -53,6 +54,41 @@ class ResumableData(LightningDataModule):
         self._progress: Any = None
         self._mark = 0
 
+    @abstractmethod
+    def train_source(self, shard: Shard) -> Source:
+        """Return the training batches of the current stage for one process."""
+
+    @abstractmethod
+    def eval_source(self, split: Any, shard: Shard) -> Source | None:
+        """Return the batches of split "val" or "test", or None if there is no such split."""
+
+    def predict_source(self, shard: Shard) -> Source | None:
+        """Return the batches to predict on, those of the test split if not said otherwise."""
+        return self.eval_source("test", shard)
+
+    def train_dataloader(self) -> Batches:
+        """Return the training batches of the stage from the next one on.
+
+        Raises:
+            ValueError: There is nothing to train on, or a batch cannot be divided.
+        """
+        shard = self._shard()
+        self._check_divisible(shard)
+        source = self.train_source(shard)
+        return self._loader(source, lambda: self._numbers(len(source)))
+
+    def val_dataloader(self) -> Batches | list[Any]:
+        """Return the batches of the validation split, none if there is no such split."""
+        return self._pass(self.eval_source("val", self._shard()))
+
+    def test_dataloader(self) -> Batches | list[Any]:
+        """Return the batches of the test split, none if there is no such split."""
+        return self._pass(self.eval_source("test", self._shard()))
+
+    def predict_dataloader(self) -> Batches | list[Any]:
+        """Return the batches to predict on."""
+        return self._pass(self.predict_source(self._shard()))
+
     @property
     def batches_done(self) -> int:
         """Batches of the stage that were trained on."""
@@ -84,6 +120,12 @@ class ResumableData(LightningDataModule):
     def _loader(self, source: Any, numbers: Any) -> Batches:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return Batches(source, numbers, self.num_workers, pin_memory=on_gpu)
+
+    def _pass(self, source: Source | None) -> Batches | list[Any]:
+        """Return a loader of one pass over a source."""
+        if source is None:
+            return []
+        return self._loader(source, lambda: Numbers(0, range(len(source))))
 
     def _shard(self) -> Shard:
         """Return the part of this process among those that see different data."""

@@ -11,6 +11,12 @@ import torch
 from torch import Tensor
 
 from datamodules.language_model.batch import IGNORE, MaskedBatch
+from datamodules.loading.draws import (
+    batches_that_cover,
+    batches_that_hold,
+    places_in_order,
+    random_places,
+)
 from datamodules.loading.shards import ALONE, Shard, generator
 from datamodules.masked.masking import Masking
 from datamodules.tokenizers.token_file import TokenFile
@@ -124,18 +130,15 @@ class MaskedWindows:
 
     def __len__(self) -> int:
         """Return the batches that hold as many tokens as the split."""
-        return max(1, len(self.rows.packed.tokens) // (self.rows.body * self.count))
+        return batches_that_hold(len(self.rows.packed.tokens), self.rows.body * self.count)
 
     def __getitem__(self, number: int) -> MaskedBatch:
         """Return batch `number`."""
         key = (self.seed, self.stage, number)
-        last = len(self.rows.packed.tokens) - self.rows.body
-        starts = torch.randint(
-            last + 1, (self.count,), generator=generator("masked windows", *key)
-        ).tolist()
-        mine = self.shard.rows(self.count)
-        masks = [generator("masks", *key, row) for row in mine]
-        return self.rows.batch([starts[row] for row in mine], masks)
+        places = len(self.rows.packed.tokens) - self.rows.body + 1
+        starts = random_places(places, self.count, self.shard, "masked windows", *key)
+        masks = [generator("masks", *key, row) for row in self.shard.rows(self.count)]
+        return self.rows.batch(starts, masks)
 
 
 @dataclass(frozen=True)
@@ -161,12 +164,11 @@ class MaskedEvaluation:
 
     def __len__(self) -> int:
         """Return the number of batches; the last may have fewer rows."""
-        return ceil(self.windows / self.count)
+        return batches_that_cover(self.windows, self.count)
 
     def __getitem__(self, number: int) -> MaskedBatch:
         """Return batch `number`; rows beyond the end of the split are empty."""
-        first = number * self.count
-        mine = self.shard.rows(min(self.count, self.windows - first))
-        starts = [(first + row) * self.rows.body for row in mine]
+        places = places_in_order(number, self.windows, self.count, self.shard)
+        starts = [place * self.rows.body for place in places]
         # By the place and not the number of a row: another batch size masks the same.
         return self.rows.batch(starts, [generator("masks", self.split, s) for s in starts])

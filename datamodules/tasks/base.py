@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from datamodules.files.splitting import SplitName
-from datamodules.loading.loader import Batches, Numbers
+from datamodules.loading.shards import Shard, Source
 from datamodules.tasks import global_tokens as rules
 from datamodules.tasks.batch import PADDING, TaskBatch
 from datamodules.tasks.encoding import EncodedData
@@ -90,44 +90,33 @@ class TaskData(EncodedData):
         """
         raise NotImplementedError(f"{type(self).__name__} has no official submission format")
 
-    def train_dataloader(self) -> Batches:
-        """Return the batches from the next one on.
+    def train_source(self, shard: Shard) -> Source:
+        """Return the training batches of the current stage for one process.
 
         Raises:
-            ValueError: There is nothing to train on, or the batch cannot be divided.
+            ValueError: There is nothing to train on.
         """
-        shard = self._shard()
-        self._check_divisible(shard)
         examples = self.examples("train")
         if not examples:
             raise ValueError(f"{type(self).__name__} has no training examples")
-        source = ShuffledExamples(
+        return ShuffledExamples(
             examples, self._alone().collate, self.batch_size, self.seed, self.stage, shard,
             self.shuffle,
         )  # fmt: skip
-        return self._loader(source, lambda: self._numbers(len(source)))
 
-    def val_dataloader(self) -> Batches | list[Any]:
-        """Return the batches of the validation split."""
-        return self._eval_dataloader("val")
-
-    def test_dataloader(self) -> Batches | list[Any]:
-        """Return the batches of the test split."""
-        return self._eval_dataloader("test")
-
-    def predict_dataloader(self) -> Batches | list[Any]:
-        """Return the batches to predict on."""
-        self.setup()
-        split = self.predict_split or ("test" if self.examples("test") else "val")
-        return self._eval_dataloader(split)
-
-    def _eval_dataloader(self, split: SplitName) -> Batches | list[Any]:
+    def eval_source(self, split: SplitName, shard: Shard) -> Source | None:
+        """Return the batches of a split, each example once; None if it has no example."""
         examples = self.examples(split)
         if not examples:
-            return []
+            return None
         rows = self.eval_batch_size or self.batch_size
-        source = EvaluationExamples(examples, self._alone().collate, rows, self._shard())
-        return self._loader(source, lambda: Numbers(0, range(len(source))))
+        return EvaluationExamples(examples, self._alone().collate, rows, shard)
+
+    def predict_source(self, shard: Shard) -> Source | None:
+        """Return the batches to predict on: `predict_split`, else test, else validation."""
+        self.setup()
+        split = self.predict_split or ("test" if self.examples("test") else "val")
+        return self.eval_source(split, shard)
 
     def collate(self, examples: Sequence[Example]) -> Any:
         """Return the batch of some examples: see `datamodules.tasks.batch`."""
