@@ -4,6 +4,8 @@
 >>> pattern = sp.Window(256, 256) | sp.Global((0,))
 """
 
+from importlib import metadata as _metadata
+
 from sparse_patterns.config.codec import from_config, to_config
 from sparse_patterns.functional import attention
 from sparse_patterns.kernels.dispatch import explain
@@ -74,3 +76,9 @@ __all__ = [
     "steps",
     "to_config",
 ]
+
+try:
+    __version__ = _metadata.version("sparse-patterns")
+except _metadata.PackageNotFoundError:
+    # A checkout on the path, not installed: pyproject.toml alone has the number.
+    __version__ = "unknown"
