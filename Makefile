@@ -5,6 +5,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# The file of pinned versions; empty takes the newest ones within the bounds of pyproject.toml.
+CONSTRAINTS ?= constraints.txt
+PINNED := $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 CONFIG ?= configs/lm/stdlib.yaml
 # More arguments for the tool a target runs, for example: make test ARGS="-k plan"
 ARGS ?=
@@ -22,8 +25,8 @@ install: $(STAMP) ## make the virtual environment and install everything pinned
 # Setuptools is pinned too, hence no isolated build: pip would fill that with the newest release.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet -c constraints.txt setuptools torch
-	$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[hf,plot,tasks,docs,dev]'
+	$(PIP) install --quiet $(PINNED) setuptools torch
+	$(PIP) install --quiet $(PINNED) --no-build-isolation -e '.[hf,plot,tasks,docs,dev]'
 	@touch $@
 
 test: $(STAMP) ## run the whole test suite

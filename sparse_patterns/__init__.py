@@ -4,6 +4,8 @@
 >>> pattern = sp.Window(256, 256) | sp.Global((0,))
 """
 
+from importlib import metadata as _metadata
+
 from sparse_patterns.config.codec import from_config, to_config
 from sparse_patterns.functional import attention
 from sparse_patterns.kernels.dispatch import explain
@@ -78,3 +80,9 @@ __all__ = [
 
 # What a pattern means does not depend on how it is shown, so the two are joined here.
 Pattern._repr_html_ = to_html  # type: ignore[method-assign,assignment]
+
+try:
+    __version__ = _metadata.version("sparse-patterns")
+except _metadata.PackageNotFoundError:
+    # A checkout on the path, not installed: pyproject.toml alone has the number.
+    __version__ = "unknown"

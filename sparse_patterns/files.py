@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from platformdirs import user_cache_path
-
 __all__ = ["CACHE_VARIABLE", "cache_folder", "whole_file"]
 
 CACHE_VARIABLE = "SPARSE_PATTERNS_CACHE"
@@ -25,6 +23,8 @@ def cache_folder() -> Path:
     given = os.environ.get(CACHE_VARIABLE)
     if given:
         return Path(given).expanduser()
+    from platformdirs import user_cache_path
+
     return user_cache_path("sparse-patterns", appauthor=False, opinion=False)
 
 

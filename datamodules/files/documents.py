@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import bz2
 import gzip
 import hashlib
 import lzma
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
+
+from fsspec.core import OpenFile
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.zip import ZipFileSystem
 
 from datamodules.files.cache import remembered
 
@@ -22,9 +25,9 @@ __all__ = ["COMPRESSED", "PIECE", "Document", "Section"]
 PIECE = 1 << 20
 """Bytes that are read at a time."""
 
-_OPEN: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_CODECS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz"}
 
-COMPRESSED = tuple(_OPEN)
+COMPRESSED = tuple(_CODECS)
 """Endings of files that are decompressed while they are read."""
 
 _BROKEN = (EOFError, gzip.BadGzipFile, lzma.LZMAError, zipfile.BadZipFile, zlib.error)
@@ -79,7 +82,7 @@ class Document:
         if self.member is not None:
             with zipfile.ZipFile(self.path) as archive:
                 return archive.getinfo(self.member).file_size
-        if self.path.suffix not in _OPEN:
+        if self.path.suffix not in _CODECS:
             return self.path.stat().st_size
         key = {"size of": self.digest(cache)}
         return int(remembered(cache, key, lambda: str(sum(map(len, self.pieces())))))
@@ -104,9 +107,13 @@ class Document:
         return found.hexdigest()
 
     def _open(self) -> AbstractContextManager[IO[bytes]]:
+        # Made of its parts and not of a URL, in which signs of a file's name have a meaning.
+        opened: AbstractContextManager[IO[bytes]]
         if self.member is not None:
-            return _Member(self.path, self.member)
-        opened: AbstractContextManager[IO[bytes]] = _OPEN.get(self.path.suffix, _plain)(self.path)
+            opened = OpenFile(ZipFileSystem(str(self.path)), self.member)
+        else:
+            codec = _CODECS.get(self.path.suffix)
+            opened = OpenFile(LocalFileSystem(), str(self.path), compression=codec)
         return opened
 
 
@@ -121,22 +128,3 @@ class Section:
     def pieces(self) -> Iterator[bytes]:
         """Read the section, at most `PIECE` bytes at a time."""
         return self.document.pieces(self.start, self.stop)
-
-
-class _Member(AbstractContextManager[IO[bytes]]):
-    """A member of a zip archive, which closes the archive too."""
-
-    def __init__(self, path: Path, member: str) -> None:
-        self.archive = zipfile.ZipFile(path)
-        self.file = self.archive.open(member)
-
-    def __enter__(self) -> IO[bytes]:
-        return self.file
-
-    def __exit__(self, *exception: object) -> None:
-        self.file.close()
-        self.archive.close()
-
-
-def _plain(path: Path) -> IO[bytes]:
-    return path.open("rb")

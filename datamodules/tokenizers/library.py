@@ -13,7 +13,7 @@ from datamodules.files.cache import digest_of
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["PiecesFile", "library"]
+__all__ = ["TokenizerFile", "library"]
 
 # How the files of a folder name the special tokens, and how they are called where none does.
 _ROLES = {
@@ -26,8 +26,8 @@ _SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
 _MERGES = ("vocab.json", "merges.txt")
 
 
-class PiecesFile:
-    """Pieces of words, with their places in the text.
+class TokenizerFile:
+    """The files of a tokenizer: pieces of words, with their places in the text.
 
     Args:
         path: The JSON file, or a folder with `tokenizer.json`, with `vocab.json` and `merges.txt`
@@ -122,8 +122,13 @@ class PiecesFile:
             places.append((start, stop))
         return list(encoding.ids), places
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of pieces as it is, special tokens included."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=False)
+        return text
+
     def text(self, ids: Sequence[int]) -> str:
-        """Return the text of pieces."""
+        """Return the text of pieces, without special tokens and white space around it."""
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         return text.strip()
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from datamodules.tokenizers.library import PiecesFile
-from datamodules.tokenizers.task import Utf8Bytes
+from datamodules.tokenizers.library import TokenizerFile
+from datamodules.tokenizers.task import MaskableVocabulary, Utf8Bytes
 from datamodules.tokenizers.text import cut_between_words, texts_of
 
 __all__ = ["EncodedWords", "MaskedTokenizer"]
@@ -46,8 +46,8 @@ class MaskedTokenizer:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._vocabulary: PiecesFile | Utf8Bytes = (
-            Utf8Bytes() if name == "bytes" else PiecesFile(name)
+        self._vocabulary: MaskableVocabulary = (
+            Utf8Bytes() if name == "bytes" else TokenizerFile(name)
         )
 
     @cached_property
@@ -87,12 +87,10 @@ class MaskedTokenizer:
         """The token that ends a document and a row."""
         return self._roles["separator"]
 
-    @cached_property
+    @property
     def special_ids(self) -> frozenset[int]:
         """Tokens that are never masked, and never take the place of another."""
-        if isinstance(self._vocabulary, PiecesFile):
-            return self._vocabulary.special_numbers
-        return frozenset(range(Utf8Bytes.size - 256))
+        return self._vocabulary.special_numbers
 
     @property
     def fingerprint(self) -> str:
@@ -101,7 +99,7 @@ class MaskedTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text, without special tokens around it."""
-        return self._pieces(text)[0]
+        return self._vocabulary.pieces_within(text)[0]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of tokens, without special ones."""
@@ -116,7 +114,7 @@ class MaskedTokenizer:
             ValueError: The text is not UTF-8.
         """
         for text in cut_between_words(texts_of(pieces, source, offset)):
-            ids, starts = self._pieces(text)
+            ids, starts = self._vocabulary.pieces_within(text)
             # What is before the first token belongs to it; parts of a character all start with it.
             stops = [*starts[1:], len(text)] if starts else []
             units, begin = array.array("I"), 0
@@ -129,12 +127,6 @@ class MaskedTokenizer:
     def encode_pieces(self, pieces: Iterable[bytes], source: str, offset: int = 0) -> Iterator[Any]:
         """Refuse: tokens here have words, see `encode_document`."""
         raise NotImplementedError
-
-    def _pieces(self, text: str) -> tuple[list[int], list[int]]:
-        if isinstance(self._vocabulary, PiecesFile):
-            return self._vocabulary.pieces_within(text)
-        ids, places = self._vocabulary.pieces(text)
-        return ids, [start for start, _ in places]
 
 
 def _beginnings(text: str, starts: Sequence[int]) -> bytes:

@@ -10,10 +10,17 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 from datamodules.files.cache import digest_of
-from datamodules.tokenizers.library import PiecesFile
+from datamodules.tokenizers.library import TokenizerFile
 from datamodules.tokenizers.text import ByteTokenizer
 
-__all__ = ["FixedWords", "HashedWords", "TaskTokenizer", "Utf8Bytes", "Vocabulary"]
+__all__ = [
+    "FixedWords",
+    "HashedWords",
+    "MaskableVocabulary",
+    "TaskTokenizer",
+    "Utf8Bytes",
+    "Vocabulary",
+]
 
 _SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<mask>")
 _WORD = re.compile(r"\w+|[^\w\s]")
@@ -42,6 +49,17 @@ class Vocabulary(Protocol):
 
     def text(self, ids: Sequence[int]) -> str:
         """Return the text of tokens, roughly."""
+
+
+class MaskableVocabulary(Vocabulary, Protocol):
+    """What `MaskedTokenizer` rests on."""
+
+    @property
+    def special_numbers(self) -> frozenset[int]:
+        """Numbers of all special tokens, those with a role included."""
+
+    def pieces_within(self, text: str) -> tuple[list[int], list[int]]:
+        """Return pieces as they are within a longer text, and the character each begins at."""
 
 
 class HashedWords:
@@ -120,6 +138,7 @@ class Utf8Bytes:
 
     special: ClassVar[dict[str, int]] = {"pad": 0, "first": 1, "separator": 2, "mask": 4}
     size = 256 + len(_SPECIAL)
+    special_numbers = frozenset(range(len(_SPECIAL)))
     fingerprint = "bytes"
 
     def number(self, token: str) -> int | None:
@@ -134,6 +153,11 @@ class Utf8Bytes:
                 ids.append(byte + len(_SPECIAL))
                 places.append((place, place + 1))
         return ids, places
+
+    def pieces_within(self, text: str) -> tuple[list[int], list[int]]:
+        """Return bytes, and the character each is of."""
+        ids, places = self.pieces(text)
+        return ids, [start for start, _ in places]
 
     def text(self, ids: Sequence[int]) -> str:
         """Return the text; special tokens are left out."""
@@ -219,4 +243,4 @@ def _vocabulary(name: str) -> Vocabulary:
         return HashedWords(int(size)) if size else HashedWords()
     if name == "bytes":
         return Utf8Bytes()
-    return PiecesFile(name)
+    return TokenizerFile(name)

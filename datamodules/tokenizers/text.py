@@ -8,14 +8,12 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from datamodules.files.cache import digest_of
 from datamodules.files.documents import PIECE
+from datamodules.tokenizers.library import TokenizerFile
 from datamodules.tokenizers.token_file import width_for
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer as JsonFile
 
 __all__ = [
     "AlphabetTokenizer",
@@ -157,32 +155,32 @@ class JsonTokenizer:
     counts_units = True
 
     def __init__(self, path: str) -> None:
-        self.path = Path(path).expanduser()
-        if not self.path.is_file():
+        file = Path(path).expanduser()
+        if not file.is_file():
             raise FileNotFoundError(
-                f"tokenizer: there is no file {str(self.path)!r} "
+                f"tokenizer: there is no file {str(file)!r} "
                 "(a JSON file of the tokenizers library is expected)"
             )
+        self.path = file
+        self._file = TokenizerFile(path)
 
     @cached_property
     def fingerprint(self) -> str:
         """A hash of the file."""
         return digest_of(self.path.read_text(encoding="utf-8"))
 
-    @cached_property
+    @property
     def vocabulary_size(self) -> int:
         """How many tokens there are, added ones included."""
-        return self._file.get_vocab_size(with_added_tokens=True)
+        return self._file.size
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text, without special tokens around it."""
-        ids: list[int] = self._file.encode(text, add_special_tokens=False).ids
-        return ids
+        return self._file.pieces_within(text)[0]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of tokens, special ones included."""
-        text: str = self._file.decode(list(ids), skip_special_tokens=False)
-        return text
+        return self._file.decode(ids)
 
     def encode_pieces(
         self, pieces: Iterable[bytes], source: str, offset: int = 0
@@ -194,28 +192,9 @@ class JsonTokenizer:
         """
         code = _CODES[width_for(self.vocabulary_size)]
         for text in cut_between_words(texts_of(pieces, source, offset)):
-            encoding = self._file.encode(text, add_special_tokens=False)
-            units = _bytes_of_tokens(text, [start for start, _ in encoding.offsets])
-            yield Encoded(
-                array.array(code, encoding.ids).tobytes(), array.array("I", units).tobytes()
-            )
-
-    @cached_property
-    def _file(self) -> JsonFile:
-        try:
-            from tokenizers import Tokenizer as JsonFile
-        except ImportError as error:
-            raise ImportError(
-                f"tokenizer {str(self.path)!r} needs the tokenizers library: "
-                "pip install 'sparse-patterns[hf]'"
-            ) from error
-        try:
-            file = JsonFile.from_file(str(self.path))
-        except Exception as error:  # the library raises bare exceptions
-            raise ValueError(f"tokenizer {str(self.path)!r} cannot be read: {error}") from error
-        file.no_truncation()
-        file.no_padding()
-        return file
+            ids, starts = self._file.pieces_within(text)
+            units = _bytes_of_tokens(text, starts)
+            yield Encoded(array.array(code, ids).tobytes(), array.array("I", units).tobytes())
 
 
 def texts_of(pieces: Iterable[bytes], source: str, offset: int = 0) -> Iterator[str]:

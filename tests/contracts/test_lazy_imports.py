@@ -27,6 +27,18 @@ OPTIONAL = {
     "xformers",
 }
 
+# What the install brings and `sparse_patterns` does not need.
+MISSING = OPTIONAL | {
+    "jsonargparse",
+    "lightning",
+    "omegaconf",
+    "pytorch_lightning",
+    "torchmetrics",
+    "tqdm",
+}
+# What torch itself loads late.
+OF_TORCH = {"numpy", "sympy", "mpmath", "typing_extensions"}
+
 # What each package rests on. Lightning and torchmetrics load some optional libraries themselves,
 # so only what comes on top is a package's own doing.
 BELOW = {
@@ -95,9 +107,26 @@ def test_the_file_for_hugging_face_models_loads_their_library_when_it_is_used() 
     assert top_level(found) & OPTIONAL == set()
 
 
-def test_sparse_patterns_needs_torch_alone() -> None:
+def test_sparse_patterns_imports_torch_alone() -> None:
     loaded = top_level(import_after_its_base("sparse_patterns").modules)
-    assert loaded & {"lightning", "pytorch_lightning", "lit_modules", "datamodules"} == set()
+    assert loaded - set(sys.stdlib_module_names) - {"torch", "sparse_patterns"} <= OF_TORCH
+
+
+def test_attention_runs_where_torch_alone_is_installed() -> None:
+    """The README says so; a library that is missing is one whose import fails."""
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({sorted(MISSING)}))\n"
+        "import torch, sparse_patterns as sp\n"
+        "pattern = sp.from_config(sp.to_config(sp.Window(8, 8) | sp.Global((0,))))\n"
+        "q = torch.randn(1, 4, 100, 16, requires_grad=True)\n"
+        "sp.attention(q, q, q, pattern).sum().backward()\n"
+        "sp.explain(pattern, 100, heads=4), sp.show(pattern, 16)\n"
+        "sp.SparseSelfAttention(16, 4, pattern)(torch.randn(1, 20, 16))\n"
+        "print(q.grad.shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "[1, 4, 100, 16]" in done.stdout
 
 
 def test_the_packages_do_not_import_each_other() -> None:

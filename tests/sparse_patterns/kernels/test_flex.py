@@ -15,7 +15,7 @@ from sparse_patterns.kernels.dispatch import KERNELS
 from sparse_patterns.kernels.flex import FlexKernel
 from sparse_patterns.spec.algebra import has_global_rows
 from sparse_patterns.spec.base import Pattern, uses
-from tests.contracts.test_kernels import GLOBALS, HARD, PADDED, SOME, hold, make_case
+from tests.contracts.kernels.test_kernels import GLOBALS, HARD, PADDED, SOME, hold, make_case
 from tests.random_specs import random_case
 
 GROWING = sp.get("longformer-causal", window=sp.linear(16, 128))

@@ -7,7 +7,7 @@ import sparse_patterns as sp
 from sparse_patterns.kernels.base import Call, Request
 from sparse_patterns.kernels.dense import kernel as dense
 from sparse_patterns.kernels.dense.masks import global_rows, pair_mask
-from tests.contracts.reference import global_rows as expected_rows
+from tests.contracts.kernels.reference import global_rows as expected_rows
 from tests.random_specs import Case, random_case
 
 

@@ -15,7 +15,7 @@ from sparse_patterns.kernels.base import Request
 from sparse_patterns.kernels.dispatch import KERNELS
 from sparse_patterns.spec.algebra import has_global_rows
 from sparse_patterns.spec.base import uses
-from tests.contracts.reference import reference
+from tests.contracts.kernels.reference import reference
 from tests.random_specs import Case, random_case
 
 HEAD_DIM = 8

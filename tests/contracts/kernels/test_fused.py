@@ -33,8 +33,8 @@ from sparse_patterns.lowering.fused.partials import Partial
 from sparse_patterns.spec.algebra import has_global_rows
 from sparse_patterns.spec.base import uses
 from sparse_patterns.spec.binding import bind
-from tests.contracts import fused, test_kernels
-from tests.contracts.test_kernels import HARD, hold, make_case, request_of
+from tests.contracts.kernels import fused, test_kernels
+from tests.contracts.kernels.test_kernels import HARD, hold, make_case, request_of
 from tests.random_specs import Case, random_case
 
 NAME = XformersFusedKernel.name
@@ -339,7 +339,7 @@ def test_results_are_laid_out_as_compiled_programs_expect(pattern, inside: bool)
 
 
 def test_a_model_compiles_around_it(emulated: str) -> None:
-    from tests.contracts.test_compiled_training import step
+    from tests.contracts.kernels.test_compiled_training import step
 
     torch._dynamo.reset()
     assert all(grad is not None for grad in step(emulated, "cpu", "aot_eager"))
