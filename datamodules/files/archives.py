@@ -1,4 +1,4 @@
-"""The official files of a data set: in a folder, in an archive, or named one by one."""
+"""The official files of a data set: in a folder, in an archive, or named one at a time."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def split_files(
         given: Files that the user names; they go before what `path` has.
         official: Names and globs of each split's files, relative to `path` or a folder at most two
             levels below, the first one that is there being taken; compressed files may have their
-            ending behind.
+            suffix appended.
         cache: Where archives are unpacked.
 
     Raises:

@@ -27,7 +27,7 @@ def cache_root(cache_dir: str | None = None) -> Path:
 
 
 def digest_of(key: Any) -> str:
-    """Return 32 hexadecimal digits that stand for plain data."""
+    """Return 32 hexadecimal digits, a hash of plain data."""
     text = json.dumps(key, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
@@ -91,7 +91,7 @@ def _flush(folder: Path) -> None:
 
 
 def _sweep(root: Path) -> None:
-    """Remove what killed processes left behind, long enough ago that nobody writes it any more."""
+    """Remove what killed processes have left, old enough that no process still writes it."""
     for path in root.glob(".*"):
         try:
             newest = max(p.stat().st_mtime for p in (path, *path.glob("*")))

@@ -34,7 +34,7 @@ _BROKEN = (EOFError, gzip.BadGzipFile, lzma.LZMAError, zipfile.BadZipFile, zlib.
 
 # Files whose digest takes long enough to be worth remembering.
 _LARGE = 1 << 26
-# A file younger than this might still change without its time stamp telling.
+# A file younger than this might still change without a new time stamp.
 _SETTLED_S = 2.0
 
 
@@ -44,7 +44,7 @@ class Document:
 
     Attributes:
         path: The file on disk.
-        name: What it is called in the corpus, independent of where that lies on this machine.
+        name: What it is called in the corpus, independent of its place on this machine.
         member: The name within a zip archive.
     """
 
@@ -59,7 +59,7 @@ class Document:
         """Read bytes `start` to `stop` of the text, decompressed, at most `PIECE` at a time.
 
         Raises:
-            ValueError: The file is not what its ending says, or cut short.
+            ValueError: The file is not of the kind of its suffix, or cut short.
         """
         try:
             with self._open() as file:
@@ -99,7 +99,7 @@ class Document:
         return found if self.member is None else f"{found}:{self.member}"
 
     def _hash(self) -> str:
-        """Hash the file as it lies on the disk."""
+        """Hash the file as it is on the disk, not decompressed."""
         found = hashlib.blake2b(digest_size=16)
         with self.path.open("rb") as file:
             while piece := file.read(PIECE):

@@ -45,7 +45,7 @@ def find_corpus(path: str, name: str, where_to_get: str) -> Document:
 
     Args:
         path: The file, plain, compressed, or in a zip archive that has a member `name`; or the
-            folder in which it lies as `name`, with or without such an ending.
+            folder that has it as `name`, with or without such an ending.
         name: The official name of the file.
         where_to_get: Ends the message when there is none.
 

@@ -138,7 +138,7 @@ class _Reader:
                 if not self._more(len(self.buffer) - self.place):
                     self._fail(f"{what} is cut short or not valid JSON: {error.msg}", error)
                 continue
-            # A number may go on behind what was read, as in "12." of "12.5" or "1e+" of "1e+5".
+            # A number may continue after what was read, as in "12." of "12.5" or "1e+" of "1e+5".
             if len(self.buffer) - stop > 2 or not self._more():
                 self.place = stop
                 return value

@@ -66,7 +66,7 @@ class LanguageModelData(ResumableData):
             stage: The stage, counted from 0; each draws sequences of its own.
             sequence_length: Tokens of a training sequence.
             batch_size: Sequences of a batch, over all processes together.
-            batches_done: Batches of the stage that are behind.
+            batches_done: Batches of the stage that are done.
             batches: Batches of the whole stage; None has no end, an epoch being one pass.
 
         Raises:

@@ -29,8 +29,8 @@ class LanguageModelBatch(_Always, total=False):
             may hold nothing else.
         units_scored: int64 (batch,), how many units of text (the `unit` of the data set: bytes) the
             scored labels of a row stand for. Absent where every token is one unit.
-        continues: bool (batch,), whether this row goes on where the same row of the previous batch
-            ended, so that memory of it may be used. Absent where rows are unrelated.
+        continues: bool (batch,), whether this row continues where the same row of the previous
+            batch ended, so that memory of it may be used. Absent where rows are unrelated.
     """
 
     units_scored: Tensor
@@ -50,7 +50,7 @@ class MaskedBatch(_MaskedAlways, total=False):
         input_ids: int64 (batch, length), with masks.
         labels: int64 (batch, length), the token that was there where one is to be guessed, else
             `IGNORE`.
-        units_scored: int64 (batch,), the characters that the scored tokens of a row stand for.
+        units_scored: int64 (batch,), characters of the scored tokens of a row.
         key_mask: bool (batch, length), True for real tokens. Absent where all are.
         segment_ids: int64 (batch, length), which document of its row each token is of. Absent where
             attention goes across documents.

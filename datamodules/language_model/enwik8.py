@@ -17,7 +17,7 @@ class Enwik8(OfficialCorpus):
 
     Args:
         path: The official file, plain, zipped or otherwise compressed, or the folder in which it
-            lies as enwik8 or enwik8.zip.
+            is as enwik8 or enwik8.zip.
         split: "official" insists on a file of 100,000,000 bytes; "proportional" takes any file,
             such as a shorter dump, and splits it 90/5/5 %.
         **kwargs: As in `TextData`.

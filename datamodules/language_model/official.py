@@ -28,7 +28,7 @@ class OfficialCorpus(TextData):
     """One file, cut into train, validation and test.
 
     Args:
-        path: The file, plain or compressed, or the folder in which it lies.
+        path: The file, plain or compressed, or its folder.
         split: How a file of another size than the official one is taken.
         **kwargs: As in `TextData`.
     """

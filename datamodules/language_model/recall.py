@@ -92,7 +92,7 @@ class Recall(LanguageModelData):
 
     A row is ``k3 v5 k0 v1  n2 n0 ... n7  k0 k3 k3``. Only the predictions at the last keys are
     scored, here v1, v5 and v5; they are no part of the input. The first key asked for stands
-    `distance` positions after the last value shown: every answer lies at least so far back. So a
+    `distance` positions after the last value shown: every answer is at least so far back. So a
     model that sees less than `distance` positions back can only guess, at log2(values) bits, and
     one that sees ``distance + 2 * pairs + queries`` or more can know. There is no text: all data
     is drawn from the seed.

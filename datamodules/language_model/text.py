@@ -38,7 +38,7 @@ def tokenizer_for(path: str | None) -> Tokenizer:
 
 
 class TextData(LanguageModelData):
-    """Base of the data sets that are text: a subclass says which text is in which split.
+    """Base of the data sets that are text: a subclass defines which text is in which split.
 
     Validation and test cover a split with windows of `eval_length` tokens, each `eval_step`
     further, and score every token exactly once.
@@ -48,7 +48,7 @@ class TextData(LanguageModelData):
             the current stage.
         eval_step: Tokens by which a window is further than the one before; it scores its last
             `eval_step` tokens. None takes `eval_length`, so that windows do not overlap.
-        stream: Whether each row of a batch goes on where it ended in the batch before, for models
+        stream: Whether each row of a batch continues where it ended in the batch before, for models
             with a memory of the previous segment. Otherwise training sequences begin anywhere.
         cache_dir: Where token files are kept; None takes the user's cache folder.
         **kwargs: As in `LanguageModelData`: sequence_length, batch_size, eval_batch_size, seed,

@@ -18,7 +18,7 @@ class Text8(OfficialCorpus):
 
     Args:
         path: The official file, plain, zipped or otherwise compressed, or the folder in which it
-            lies as text8 or text8.zip.
+            is as text8 or text8.zip.
         split: "official" insists on a file of 100,000,000 characters; "proportional" takes any
             text of these symbols and splits it 90/5/5 %.
         **kwargs: As in `TextData`.

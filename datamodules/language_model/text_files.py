@@ -28,7 +28,7 @@ class TextFiles(TextData):
             end; "file" puts each file as a whole into one split, by a hash of its name.
         val_fraction: Share of the validation split; 0 for none.
         test_fraction: Share of the test split; 0 for none.
-        val_files: Files, folders and globs of the validation split, if it lies apart.
+        val_files: Files, folders and globs of the validation split, if it is separate.
         test_files: The same of the test split.
         separator: Text between two files.
         **kwargs: As in `TextData`.
@@ -77,12 +77,12 @@ class TextFiles(TextData):
             FileNotFoundError: An entry names no file.
             ValueError: A file is in two splits, or a split is left without one.
         """
-        apart: dict[SplitName, list[Section]] = {}
+        separate: dict[SplitName, list[Section]] = {}
         taken = {}
         for split, files in (("val", self.val_files), ("test", self.test_files)):
             if files:
                 found = find_documents(files)
-                apart[split] = [Section(document) for document in found]  # type: ignore[index]
+                separate[split] = [Section(document) for document in found]  # type: ignore[index]
                 for document in found:
                     place = (document.path.resolve(), document.member)
                     if place in taken:
@@ -97,6 +97,6 @@ class TextFiles(TextData):
         if not rest:
             raise ValueError(f"files {self.files!r} leave nothing to train on: all are held out")
         if self.split_by == "file":
-            return {**by_file(rest, self.val_fraction, self.test_fraction), **apart}
+            return {**by_file(rest, self.val_fraction, self.test_fraction), **separate}
         cache = cache_root(self.cache_dir)
-        return {**by_fraction(rest, self.val_fraction, self.test_fraction, cache), **apart}
+        return {**by_fraction(rest, self.val_fraction, self.test_fraction, cache), **separate}

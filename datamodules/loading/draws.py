@@ -39,9 +39,11 @@ def places_in_order(number: int, windows: int, rows: int, shard: Shard) -> list[
 
     Args:
         number: The batch, counted from 0.
-        windows: Number of all windows; those from there on keep the parts of processes equal.
+        windows: Number of all windows; this number itself is an empty row, which keeps the parts
+            of the processes equal.
         rows: Rows of a batch over all processes.
         shard: The process.
     """
     first = number * rows
-    return [first + row for row in shard.rows(min(rows, windows - first))]
+    total = min(rows, windows - first)
+    return [first + row if row < total else windows for row in shard.rows(total)]

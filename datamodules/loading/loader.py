@@ -17,7 +17,7 @@ class Numbers(NamedTuple):
     """Which batches an epoch consists of.
 
     Attributes:
-        behind: Batches of the epoch that were taken before it was interrupted.
+        behind: Batches of the epoch that were done before it was interrupted.
         ahead: The numbers of those that are left.
     """
 
@@ -52,7 +52,7 @@ class Batches:
         self._now = numbers()
 
     def __len__(self) -> int:
-        """Return the batches of the whole epoch, as Lightning counts: with those behind."""
+        """Return the batches of the whole epoch, as Lightning counts: with those already done."""
         return self._now.behind + len(self._now.ahead)
 
     def __iter__(self) -> Iterator[Any]:

@@ -15,11 +15,11 @@ __all__ = ["ResumableData", "check_at_least"]
 
 
 class ResumableData(LightningDataModule):
-    """Knows how many training batches are behind, and makes the loaders.
+    """Counts the training batches that are done, and makes the loaders.
 
     Batch number k of a stage is a pure function of seed, stage and k. The state holds the number of
-    batches that were trained on, not those fetched ahead, so that a resumed run goes on with the
-    very next batch, and a data module that is used again goes on where it was.
+    batches that were trained on, not those fetched ahead, so that a resumed run continues with the
+    next batch, and a data module that is used again continues where it stopped.
 
     Attributes:
         stage: The stage whose batches `train_dataloader` yields, counted from 0.

@@ -25,11 +25,11 @@ __all__ = ["MaskedEvaluation", "MaskedRows", "MaskedWindows", "Packed"]
 
 
 class Packed(NamedTuple):
-    """The documents of a split, one after the other, each with the separator behind it.
+    """The documents of a split, one after the other, each followed by the separator.
 
     Attributes:
         tokens: All tokens.
-        units: The characters that each stands for; 0 for separators.
+        units: Characters of text of each token; 0 for separators.
         begins: 1 where a word begins.
     """
 
@@ -101,7 +101,7 @@ class MaskedRows:
 
     def _documents(self, ids: Tensor, characters: Tensor) -> Tensor:
         """Return which document each token of a row is of, counted from 0; a separator ends one."""
-        # The text may hold the separator's name; the separator itself stands for no characters.
+        # The text may hold the separator's name; the separator itself has no characters.
         ends = (ids == self.separator_id) & (characters == 0)
         before = ends.long().cumsum(0) - ends.long()
         documents = torch.empty(self.length, dtype=torch.int64)

@@ -30,7 +30,7 @@ _CODES = {1: "B", 2: "H", 4: "I"}
 class MaskedText(TextFiles):
     """Any text files, for masked language models.
 
-    Documents follow one another, each with the separator behind it; a row is the first token, as
+    Documents follow one another, each followed by the separator; a row is the first token, as
     much of them as fits, and the separator. In training, places and masks are drawn anew for each
     batch, as a function of seed and batch number alone; validation and test cover their split with
     masks that are always the same.
@@ -50,7 +50,7 @@ class MaskedText(TextFiles):
             end; "file" puts each file as a whole into one split, by a hash of its name.
         val_fraction: Share of the validation split; 0 for none.
         test_fraction: Share of the test split; 0 for none.
-        val_files: Files, folders and globs of the validation split, if it lies apart.
+        val_files: Files, folders and globs of the validation split, if it is separate.
         test_files: The same of the test split.
         sequence_length: Tokens of a training row, first token and separator included.
         eval_length: The same in validation and test; None takes that of the current stage.

@@ -1,6 +1,6 @@
 """What all tasks share: files, tokenizer, encoding in parallel into a cache, batches by number.
 
-A task of your own says four things, and has everything else from here::
+A task of your own defines four things, and inherits everything else::
 
     @datamodules.register("my-task")
     class MyTask(TaskData):

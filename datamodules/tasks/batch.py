@@ -74,7 +74,7 @@ class QuestionBatch(TaskBatch):
         texts: One for each example: the text that offsets point into.
         answers: One for each example: all accepted answers; [] where there is none or none is
             known.
-        answerable: bool (examples,), False where the data set says that there is no answer.
+        answerable: bool (examples,), False where the data set marks that there is no answer.
         questions: One for each example: the id of the question it belongs to. Several examples may
             be the same question on different documents: its prediction is the one of them with the
             highest score.

@@ -35,7 +35,8 @@ class EncodedData(RecordData):
     """Encodes records: the second part of `datamodules.tasks.base.TaskData`.
 
     The result is kept on disk under a key of the files' contents and all settings it depends on.
-    What is cut or missing is told in a line for each kind, with ids; all ids are in `notes(split)`.
+    What is cut or missing is reported in a line for each kind, with ids; all ids are in
+    `notes(split)`.
 
     Attributes:
         marks: Special tokens of the task; they follow the tokenizer's vocabulary.
@@ -130,7 +131,7 @@ class EncodedData(RecordData):
         return Tokens.of([self.tokenizer.first_id], Role.FIRST)
 
     def separator(self) -> Tokens:
-        """Return the token between and behind texts."""
+        """Return the token between and after texts."""
         return Tokens.of([self.tokenizer.separator_id], Role.SEPARATOR)
 
     def mark(self, name: str, role: int) -> Tokens:

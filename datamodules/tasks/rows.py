@@ -105,7 +105,7 @@ class Example:
         rows: Its sequences; none where the record is left out, which a note must tell.
         fields: What a task knows about the example, such as its label.
         notes: What was cut or is missing, a short phrase for each kind: records of the same note
-            are counted together, and told once.
+            are counted together, and reported once.
     """
 
     id: str

@@ -156,7 +156,7 @@ class TokenizerFile:
         return made
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave what was read behind: another process reads it anew."""
+        """Leave out what was read: another process reads it again."""
         return {key: value for key, value in self.__dict__.items() if key != "_tokenizer"}
 
 

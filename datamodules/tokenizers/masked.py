@@ -19,7 +19,7 @@ class EncodedWords(NamedTuple):
 
     Attributes:
         ids: The tokens.
-        units: The characters of text that each stands for; together, all of them.
+        units: Characters of text of each token; together, all of them.
         begins: 1 where a word begins, else 0, a byte each. Words are runs of letters and digits;
             other marks are words of their own.
     """

@@ -134,7 +134,7 @@ class FixedWords:
 
 
 class Utf8Bytes:
-    """Each byte of the UTF-8 text is a token, behind the special ones."""
+    """Each byte of the UTF-8 text is a token, numbered after the special ones."""
 
     special: ClassVar[dict[str, int]] = {"pad": 0, "first": 1, "separator": 2, "mask": 4}
     size = 256 + len(_SPECIAL)
@@ -165,7 +165,7 @@ class Utf8Bytes:
 
 
 class TaskTokenizer:
-    """A vocabulary, and behind it the special tokens that it lacks.
+    """A vocabulary, followed by the special tokens that it lacks.
 
     Args:
         source: "words" or "words:N" (hashed words), "bytes", a JSON file of the `tokenizers`
@@ -214,7 +214,7 @@ class TaskTokenizer:
 
     @property
     def separator_id(self) -> int:
-        """The token between and behind texts: `</s>` or `[SEP]`."""
+        """The token between and after texts: `</s>` or `[SEP]`."""
         return self._added["separator"]
 
     def mark_id(self, mark: str) -> int:

@@ -55,7 +55,7 @@ class Tokenizer(Protocol):
 
     @property
     def counts_units(self) -> bool:
-        """Whether a token may stand for another number of units than one."""
+        """Whether a token may have another number of units than one."""
 
     @property
     def fingerprint(self) -> str:
@@ -144,7 +144,7 @@ class AlphabetTokenizer:
 class JsonTokenizer:
     """A tokenizer of the `tokenizers` library, saved as a JSON file.
 
-    A token stands for the bytes from its beginning to the beginning of the next one, so that the
+    A token counts the bytes from its beginning to the beginning of the next one, so that the
     bytes of all tokens add up to those of the text.
 
     Args:

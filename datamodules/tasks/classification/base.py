@@ -35,7 +35,7 @@ class LabelledText(Record):
 
     Attributes:
         text: The text.
-        label: The name of its class; None where it is not told.
+        label: The name of its class; None where it is not known.
         group: What it shares with others, such as its author; "" where that does not matter.
     """
 
@@ -139,7 +139,7 @@ class LabelledTexts(TaskData):
         return {"labels": torch.tensor([example.fields["label"] for example in examples])}
 
     def number(self, record: LabelledText) -> int:
-        """Return the class of a record, -1 where it is not told.
+        """Return the class of a record, -1 where it is not known.
 
         Raises:
             RecordError: There is no such class.
@@ -153,7 +153,7 @@ class LabelledTexts(TaskData):
         return self.class_names.index(record.label)
 
     def references(self, split: SplitName) -> Iterator[tuple[str, int]]:
-        """Yield (id, class) of the records whose class is told."""
+        """Yield (id, class) of the records whose class is known."""
         for record in self.good_records(split):
             if record.label is not None:
                 yield record.id, self.number(record)

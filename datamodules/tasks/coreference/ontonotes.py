@@ -165,7 +165,7 @@ class OntoNotes(TaskData):
         }
 
     def references(self, split: SplitName) -> Iterator[tuple[str, list[Cluster]]]:
-        """Yield (id, clusters) of the documents whose clusters are told."""
+        """Yield (id, clusters) of the documents whose clusters are known."""
         for record in self.good_records(split):
             if record.clusters is not None:
                 yield record.id, self._clusters(record)[0]
@@ -173,7 +173,7 @@ class OntoNotes(TaskData):
     def submission(self, predictions: Iterable[Mapping[str, Any]]) -> str:
         """Return the official response file: CoNLL-2012 columns, documents in their order.
 
-        Documents without a prediction are not in it, and told.
+        Documents without a prediction are left out, with a warning.
 
         Raises:
             ValueError: There is a prediction for a document that the split does not have.

@@ -22,8 +22,8 @@ class CorefDocument(Record):
 
     Attributes:
         sentences: Its words, sentence by sentence.
-        speakers: Who says each word, "" where that is not told.
-        clusters: Who is meant by what; None where that is not told.
+        speakers: The speaker of each word, "" where it is not known.
+        clusters: Groups of spans that mean the same thing; None where it is not known.
         name: What official files call the document.
         part: What they call the part.
     """

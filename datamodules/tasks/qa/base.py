@@ -28,7 +28,7 @@ class Asked:
         text: The text the answer is looked for in.
         spans: Characters [start, stop) of every occurrence of an answer.
         answers: All accepted answers.
-        answerable: False where the data set says that there is no answer.
+        answerable: False where the data set marks that there is no answer.
         question_id: The id of the question, where several records share it.
     """
 

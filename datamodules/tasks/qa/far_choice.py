@@ -37,7 +37,7 @@ class FarChoice(CandidateData):
         keys: Different keys there are.
         values: Different values there are.
         noise: Different words that noise is made of.
-        spread: Words that statements are scattered over, behind `distance`.
+        spread: Words that statements are scattered over, after `distance`.
         train_examples: Questions to train on.
         eval_examples: Questions of validation and of test.
         **kwargs: As in `CandidateData`: batch_size, global_tokens, seed, cache_dir, and more. The

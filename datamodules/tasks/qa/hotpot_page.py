@@ -19,7 +19,7 @@ class Page:
         text: Titles and sentences.
         tokens: Its tokens, with marks.
         facts: (title, sentence index) of each sentence.
-        sentences: Token of the mark behind each sentence.
+        sentences: Token of the mark after each sentence.
         paragraphs: Token of the mark before each paragraph.
         paragraph_of: Number of the paragraph of each sentence.
         titles: Title of each paragraph.

@@ -36,9 +36,9 @@ class HotpotRecord(Record):
 
     Attributes:
         question: The question.
-        answer: A span of the context, "yes" or "no"; None where it is not told.
+        answer: A span of the context, "yes" or "no"; None where it is not known.
         context: Titles and sentences of the paragraphs.
-        facts: (title, sentence index) of the supporting facts; None where they are not told.
+        facts: (title, sentence index) of the supporting facts; None where they are not known.
     """
 
     question: str
@@ -186,7 +186,7 @@ class HotpotQA(TaskData):
         }
 
     def references(self, split: SplitName) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield (id, {"answer": text, "supporting_facts": [(title, index), ...]}) where told."""
+        """Yield (id, {"answer": text, "supporting_facts": [(title, index), ...]}) where known."""
         for record in self.good_records(split):
             if record.answer is not None and record.facts is not None:
                 yield record.id, {"answer": record.answer, "supporting_facts": list(record.facts)}

@@ -28,7 +28,7 @@ class SquadRecord(Record):
         context: The paragraph.
         answers: Texts of the answers and where they start, in characters.
         aliases: Further accepted answers.
-        answerable: False where the file says that the paragraph has no answer.
+        answerable: False where the file marks that the paragraph has no answer.
     """
 
     question: str
@@ -66,10 +66,10 @@ class Squad(ExtractiveData):
             yield from squad_records(article, str(document), f"article {number}")
 
     def encode(self, record: SquadRecord, split: SplitName) -> Example:
-        """Return the rows of a question; the answers are where the file says.
+        """Return the rows of a question; the answers are at the places in the file.
 
         Raises:
-            RecordError: An answer is not at the place that is told.
+            RecordError: An answer is not at the place that the file names.
         """
         spans = []
         for text, start in record.answers:

@@ -33,7 +33,7 @@ class WikiHopRecord(Record):
         query: A relation and a subject, such as "country sms braunschweig".
         supports: The documents.
         candidates: What may be the answer.
-        answer: Which of them is; None where it is not told.
+        answer: Which of them is; None where it is not known.
     """
 
     query: str
@@ -103,7 +103,7 @@ class CandidateData(TaskData):
         }
 
     def references(self, split: SplitName) -> Iterator[tuple[str, str]]:
-        """Yield (id, right candidate) of the records whose answer is told."""
+        """Yield (id, right candidate) of the records whose answer is known."""
         for record in self.good_records(split):
             if record.answer is not None:
                 yield record.id, record.answer

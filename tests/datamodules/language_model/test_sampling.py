@@ -148,10 +148,11 @@ def test_evaluation_streams_score_each_token_once_in_order(make_split, tokens, r
 
 @pytest.mark.parametrize("processes", [2, 3])
 @pytest.mark.parametrize("tokens", [20, 31, 100])
-def test_processes_share_evaluation_without_loss(make_split, processes, tokens) -> None:
+@pytest.mark.parametrize("rows", [6, 5, 1])
+def test_processes_share_evaluation_without_loss(make_split, processes, tokens, rows) -> None:
     split = make_split(tokens, with_units=True)
-    whole = EvaluationWindows(split, 6, 2, rows=6)
-    parts = [EvaluationWindows(split, 6, 2, 6, Shard(r, processes)) for r in range(processes)]
+    whole = EvaluationWindows(split, 6, 2, rows=rows)
+    parts = [EvaluationWindows(split, 6, 2, rows, Shard(r, processes)) for r in range(processes)]
     assert {len(part) for part in parts} == {len(whole)}, "unequal numbers would block the others"
     assert all(len(part[k]["labels"]) > 0 for part in parts for k in range(len(part)))
     assert sorted(itertools.chain(*map(scored, parts))) == list(range(1, tokens))
