@@ -82,9 +82,10 @@ def _run(words: list[str], debug: bool) -> int:
 
         return evaluate(rest, datamodules.registry)
     if command == "generate":
+        import datamodules.registry
         from lit_modules.commands.generate import generate
 
-        return generate(rest)
+        return generate(rest, datamodules.registry)
     if command == "make-long":
         from lit_modules.commands.make_long import make_long
 

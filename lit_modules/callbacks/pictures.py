@@ -12,8 +12,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from lit_modules.callbacks.csv_log import read_log
-from lit_modules.callbacks.stages import table_of
 from lit_modules.metrics.bits import BITS_NAMES
+from lit_modules.training.stages import table_of
 
 __all__ = ["Pictures", "draw_curves"]
 

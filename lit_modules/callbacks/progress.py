@@ -11,7 +11,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, RichProgressBar, TQDMProgressBar
 
-from lit_modules.callbacks.stages import table_of
+from lit_modules.training.stages import table_of
 
 __all__ = ["ProgressLines", "StageRichBar", "progress"]
 

@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
-from lit_modules.callbacks.stages import table_of
+from lit_modules.training.stages import table_of
 
 __all__ = ["Report", "print_table"]
 

@@ -8,9 +8,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_modules.callbacks.checkpoints import is_dry
 from lit_modules.training.optimization import put_on_step
-from lit_modules.training.stages import Decay, Doubling, Position, Stage, StageTable, table
+from lit_modules.training.stages import Decay, Doubling, Position, Stage, table
 
-__all__ = ["Stages", "table_of"]
+__all__ = ["Stages"]
 
 
 class Stages(Callback):
@@ -179,13 +179,6 @@ class Stages(Callback):
 
 # The argument `table` hides the function of that name inside the class.
 _make = table
-
-
-def table_of(trainer: Trainer) -> StageTable | None:
-    """Return the stages of a run, or None where it has none."""
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    found = [callback.table for callback in callbacks if isinstance(callback, Stages)]
-    return found[0] if found else None
 
 
 def _data(trainer: Trainer) -> Any:

@@ -16,14 +16,20 @@ from torch import Tensor
 from lit_modules.callbacks.checkpoints import CheckpointError
 from lit_modules.callbacks.provenance import KEY
 from lit_modules.commands.arguments import Parser
+from lit_modules.commands.short_names import current_path
 
 __all__ = ["generate", "load", "load_model"]
 
 
-def generate(words: Sequence[str]) -> int:
-    """Run the command and return the exit status."""
+def generate(words: Sequence[str], datasets: Any) -> int:
+    """Run the command and return the exit status.
+
+    Args:
+        words: The rest of the command line.
+        datasets: What finds a data set by name.
+    """
     arguments = _parser().parse_args(words)
-    model, data = load(arguments.ckpt_path)
+    model, data = load(arguments.ckpt_path, datasets)
     device = torch.device(arguments.device)
     model.to(device).eval()
     prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
@@ -47,10 +53,14 @@ def generate(words: Sequence[str]) -> int:
     return 0
 
 
-def load(path: str) -> tuple[Any, Any]:
+def load(path: str, datasets: Any) -> tuple[Any, Any]:
     """Load a language model and the data set it was trained on.
 
     The data set is made, not prepared: its files need not be there, only its way to encode text.
+
+    Args:
+        path: The checkpoint.
+        datasets: What finds a data set by name: it has `describe(name)` and `names()`.
 
     Returns:
         The module, and the data module or None where the checkpoint names none.
@@ -62,7 +72,8 @@ def load(path: str) -> tuple[Any, Any]:
     model, described = load_model(path, "generate")
     data = None
     if described:
-        data = _imported(described["class_path"])(**described.get("init_args", {}))
+        class_path = current_path(described["class_path"], datasets)
+        data = _imported(class_path)(**described.get("init_args", {}))
     return model, data
 
 

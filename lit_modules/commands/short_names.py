@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["MODELS", "expand", "expand_words", "read_pattern"]
+__all__ = ["MODELS", "current_path", "expand", "expand_words", "read_pattern"]
 
 MODELS = {
     "language-model": "lit_modules.language_model.LanguageModel",
@@ -81,6 +81,24 @@ def expand_words(words: Sequence[str], datasets: Any) -> list[str]:
     return written
 
 
+def current_path(path: str, datasets: Any) -> str:
+    """Return where a data set is now, if the path is of the form `datamodules.file.Class`.
+
+    All data sets were files directly in `datamodules` once, and saved configurations and
+    checkpoints hold class paths. Any other path is returned as it is.
+
+    Args:
+        path: The import path of a class.
+        datasets: What finds a data set by name: it has `describe(name)` and `names()`.
+    """
+    package, *rest = path.split(".")
+    if package != "datamodules" or len(rest) != 2:
+        return path
+    registered = (str(datasets.describe(name).path) for name in datasets.names())
+    ours = (other for other in registered if other.startswith("datamodules."))
+    return next((other for other in ours if other.rpartition(".")[2] == rest[1]), path)
+
+
 def read_pattern(value: Any) -> Any:
     """Return the pattern in a YAML file where `value` is the path of one, and `value` otherwise.
 
@@ -120,8 +138,10 @@ def _component(value: Any, path_of: Callable[[str], str]) -> Any:
 
 def _data_path(name: str, datasets: Any) -> str:
     # A dot makes it an import path, braces a whole configuration.
-    if not isinstance(name, str) or "." in name or "{" in name:
+    if not isinstance(name, str) or "{" in name:
         return name
+    if "." in name:
+        return current_path(name, datasets)
     return str(datasets.describe(name).path)
 
 

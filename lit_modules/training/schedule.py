@@ -11,7 +11,7 @@ from typing import Literal
 
 from lightning.pytorch import LightningModule
 
-from lit_modules.callbacks.stages import table_of
+from lit_modules.training.stages import table_of
 
 __all__ = ["Decay", "factor", "schedule", "steps_of"]
 

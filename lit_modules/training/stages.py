@@ -11,9 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-__all__ = ["Decay", "Doubling", "Position", "Stage", "StageTable"]
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback, Trainer
+
+__all__ = ["Decay", "Doubling", "Position", "Stage", "StageTable", "table", "table_of"]
 
 Decay = Literal["none", "linear", "cosine", "polynomial"]
 """How a learning rate falls over a run."""
@@ -255,3 +258,10 @@ def table(
         return None
     stages = tuple(rows) if rows is not None else doubling.rows()  # type: ignore[union-attr]
     return StageTable(stages, warmup, warmup_limit, decay, floor, power)
+
+
+def table_of(trainer: Trainer) -> StageTable | None:
+    """Return the stages of a run, those of its callback `Stages`, or None where it has none."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    tables = (getattr(callback, "table", None) for callback in callbacks)
+    return next((table for table in tables if isinstance(table, StageTable)), None)
