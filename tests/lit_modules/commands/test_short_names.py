@@ -1,10 +1,12 @@
 """Short names are written out, and everything else is left as it is."""
 
+import importlib
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+import datamodules
 from lit_modules.commands.short_names import MODELS, expand, expand_words
 from sparse_patterns.registry import Registry
 
@@ -35,6 +37,35 @@ def test_the_long_form_passes_and_may_hold_a_short_name() -> None:
     assert expand({"model": {"class_path": "language-model"}}, DATA) == {
         "model": {"class_path": MODELS["language-model"]}
     }
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("datamodules.text8.Text8", "datamodules.enwik8.Enwik8", "datamodules.recall.Recall"),
+        *("datamodules.standard_library.StandardLibrary", "datamodules.text_files.TextFiles"),
+        *("datamodules.masked_text.MaskedText", "datamodules.labelled_documents.Documents"),
+        *("datamodules.hyperpartisan.Hyperpartisan", "datamodules.imdb.Imdb"),
+        *("datamodules.ontonotes.OntoNotes", "datamodules.far_choice.FarChoice"),
+        *("datamodules.hotpotqa.HotpotQA", "datamodules.squad.Squad"),
+        *("datamodules.triviaqa.TriviaQA", "datamodules.wikihop.WikiHop"),
+    ],
+)
+def test_data_sets_are_found_by_the_class_paths_of_older_saved_configurations(path: str) -> None:
+    module, _, name = path.rpartition(".")
+    with pytest.raises(ImportError):
+        importlib.import_module(module)
+    written = expand({"data": {"class_path": path, "init_args": {"a": 1}}}, datamodules)
+    current, _, found = written["data"]["class_path"].rpartition(".")
+    assert found == name
+    assert isinstance(getattr(importlib.import_module(current), name), type)
+    assert written["data"]["init_args"] == {"a": 1}
+    assert expand_words([f"--data={path}"], datamodules) == [f"--data={current}.{name}"]
+
+
+def test_other_class_paths_are_left_as_they_are() -> None:
+    for path in ("mine.squad.Squad", "datamodules.mine.Mine", "datamodules.Squad"):
+        assert expand({"data": path}, datamodules) == {"data": {"class_path": path}}
 
 
 def test_interpolations_follow_a_field_to_where_it_is_written_out() -> None:
