@@ -16,7 +16,6 @@ from torch import Tensor
 from lit_modules.callbacks.checkpoints import CheckpointError
 from lit_modules.callbacks.provenance import KEY
 from lit_modules.commands.arguments import Parser
-from lit_modules.commands.short_names import current_path
 
 __all__ = ["generate", "load", "load_model"]
 

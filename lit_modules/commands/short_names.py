@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["MODELS", "current_path", "expand", "expand_words", "read_pattern"]
+__all__ = ["MODELS", "expand", "expand_words", "read_pattern"]
 
 MODELS = {
     "language-model": "lit_modules.language_model.LanguageModel",
@@ -79,24 +79,6 @@ def expand_words(words: Sequence[str], datasets: Any) -> list[str]:
         expected = word if expected is None and word in paths else None
         written.append(_interpolations(word))
     return written
-
-
-def current_path(path: str, datasets: Any) -> str:
-    """Return where a data set is now, if the path is of the form `datamodules.file.Class`.
-
-    All data sets were files directly in `datamodules` once, and saved configurations and
-    checkpoints hold class paths. Any other path is returned as it is.
-
-    Args:
-        path: The import path of a class.
-        datasets: What finds a data set by name: it has `describe(name)` and `names()`.
-    """
-    package, *rest = path.split(".")
-    if package != "datamodules" or len(rest) != 2:
-        return path
-    registered = (str(datasets.describe(name).path) for name in datasets.names())
-    ours = (other for other in registered if other.startswith("datamodules."))
-    return next((other for other in ours if other.rpartition(".")[2] == rest[1]), path)
 
 
 def read_pattern(value: Any) -> Any:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-import datamodules
+import datamodules.registry
 from lit_modules.commands.short_names import MODELS, expand, expand_words
 from sparse_patterns.registry import Registry
 
@@ -55,17 +55,17 @@ def test_data_sets_are_found_by_the_class_paths_of_older_saved_configurations(pa
     module, _, name = path.rpartition(".")
     with pytest.raises(ImportError):
         importlib.import_module(module)
-    written = expand({"data": {"class_path": path, "init_args": {"a": 1}}}, datamodules)
+    written = expand({"data": {"class_path": path, "init_args": {"a": 1}}}, datamodules.registry)
     current, _, found = written["data"]["class_path"].rpartition(".")
     assert found == name
     assert isinstance(getattr(importlib.import_module(current), name), type)
     assert written["data"]["init_args"] == {"a": 1}
-    assert expand_words([f"--data={path}"], datamodules) == [f"--data={current}.{name}"]
+    assert expand_words([f"--data={path}"], datamodules.registry) == [f"--data={current}.{name}"]
 
 
 def test_other_class_paths_are_left_as_they_are() -> None:
     for path in ("mine.squad.Squad", "datamodules.mine.Mine", "datamodules.Squad"):
-        assert expand({"data": path}, datamodules) == {"data": {"class_path": path}}
+        assert expand({"data": path}, datamodules.registry) == {"data": {"class_path": path}}
 
 
 def test_interpolations_follow_a_field_to_where_it_is_written_out() -> None:
