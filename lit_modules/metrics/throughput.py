@@ -76,6 +76,11 @@ def _attention_flops(
 class Speed:
     """Rates over the last batches, waiting for data included and validation left out.
 
+    Lightning's `ThroughputMonitor` does not give these figures: it reports nothing before its
+    window is full or without a logger, waits for the GPU after every batch, and assumes batches of
+    one size, while stages change the size and the FLOPs of a batch (its visible pairs, memory
+    included) from one batch to the next.
+
     Args:
         window: Number of batches.
     """
