@@ -9,10 +9,20 @@ import torch
 from torch import Tensor, nn
 
 import sparse_patterns as sp
-
-LENGTH, WIDTH, HEADS, LAYERS = 15, 24, 4, 3
-PATTERN = sp.PerHead(sp.Window(2, 1), sp.Window(1, 1, dilation=3)) | sp.Global((0,))
-BY_LAYER = sp.PerLayer(sp.Window(1, 1), sp.LocalBlock(4), sp.Strided(3))
+from tests.sparse_patterns.nn.torch_modules import (
+    BY_LAYER,
+    HEADS,
+    LAYERS,
+    LENGTH,
+    PATTERN,
+    WIDTH,
+    attention,
+    close,
+    embeddings,
+    encoder,
+    hidden,
+    padding,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -24,102 +34,6 @@ def _float64_in_one_thread() -> Any:
     yield
     torch.set_default_dtype(torch.float32)
     torch.set_num_threads(threads)
-
-
-def attention(**options: Any) -> nn.MultiheadAttention:
-    made = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True, **options)
-    if made.in_proj_bias is not None:
-        nn.init.normal_(made.in_proj_bias)
-        nn.init.normal_(made.out_proj.bias)
-    return made
-
-
-def encoder(**options: Any) -> nn.TransformerEncoder:
-    options = {"dim_feedforward": 20, "dropout": 0.0, "batch_first": True, **options}
-    layer = nn.TransformerEncoderLayer(WIDTH, HEADS, **options)
-    nested = options["batch_first"] and not options.get("norm_first", False)
-    made = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=nested)
-    for parameter in made.parameters():
-        nn.init.normal_(parameter, std=0.3)
-    return made
-
-
-def hidden(pattern: sp.Pattern, layer: int = 0, batch: int = 2, layers: int = 1) -> Tensor:
-    """The `attn_mask` of a pattern: `(batch * heads, length, length)`, True where hidden."""
-    seen = sp.dense_mask(pattern, LENGTH, heads=HEADS, layer=layer, layers=layers)
-    return ~seen.repeat(batch, 1, 1)
-
-
-def embeddings(batch: int = 2) -> Tensor:
-    return torch.randn(batch, LENGTH, WIDTH, requires_grad=True)
-
-
-def padding() -> Tensor:
-    """True where padded: the end of one example, the start of the other."""
-    padded = torch.zeros(2, LENGTH, dtype=torch.bool)
-    padded[0, -4:] = True
-    padded[1, :3] = True
-    return padded
-
-
-def close(got: Tensor, wanted: Tensor) -> None:
-    torch.testing.assert_close(got, wanted, rtol=1e-11, atol=1e-11)
-
-
-def gradients(out: Tensor, module: nn.Module, *inputs: Tensor) -> dict[str, Tensor]:
-    weights = torch.linspace(-1, 1, out.numel()).reshape(out.shape)
-    named = dict(module.named_parameters())
-    found = torch.autograd.grad((out * weights).sum(), [*named.values(), *inputs])
-    return dict(zip([*named, *map(str, range(len(inputs)))], found, strict=True))
-
-
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("batch_first", [True, False])
-def test_attention_is_that_of_the_dense_mask(batch_first: bool, bias: bool) -> None:
-    dense, x = attention(bias=bias), embeddings()
-    dense.batch_first = batch_first
-    sparse = sp.sparsify(copy.deepcopy(dense), PATTERN)
-
-    def run(module: nn.Module, **options: Any) -> Tensor:
-        given = x if batch_first else x.transpose(0, 1)
-        out = module(given, given, given, need_weights=False, **options)[0]
-        return out if batch_first else out.transpose(0, 1)
-
-    wanted, got = run(dense, attn_mask=hidden(PATTERN)), run(sparse)
-    close(got, wanted)
-    wanted_grads, grads = gradients(wanted, dense, x), gradients(got, sparse, x)
-    assert grads.keys() == wanted_grads.keys()
-    for name, grad in grads.items():
-        close(grad, wanted_grads[name])
-    full = run(sp.sparsify(dense, "full"))
-    assert (full - got).abs().max() > 1e-2
-
-
-def test_one_sequence_without_a_batch() -> None:
-    dense, x = attention(), embeddings()[0]
-    padded = padding()[0]
-    wanted = dense(x, x, x, attn_mask=hidden(PATTERN, batch=1), key_padding_mask=padded)[0]
-    got, weights = sp.sparsify(dense, PATTERN)(x, x, x, padded, need_weights=False)
-    close(got[~padded], wanted[~padded])
-    assert weights is None
-
-
-def test_values_of_their_own() -> None:
-    dense, x, value = attention(), embeddings(), embeddings()
-    wanted = dense(x, x, value, attn_mask=hidden(PATTERN))[0]
-    got = sp.sparsify(dense, PATTERN)(x, x, value, need_weights=False)[0]
-    close(got, wanted)
-
-
-@pytest.mark.parametrize("kind", ["bool", "float"])
-def test_padded_keys_are_invisible_and_padded_queries_give_the_bias(kind: str) -> None:
-    dense, x, padded = attention(), embeddings(), padding()
-    mask = padded if kind == "bool" else torch.where(padded, -torch.inf, 0.0)
-    other = hidden(PATTERN)
-    wanted = dense(x, x, x, attn_mask=other, key_padding_mask=padded)[0]
-    got = sp.sparsify(dense, PATTERN)(x, x, x, key_padding_mask=mask, need_weights=False)[0]
-    close(got[~padded], wanted[~padded])
-    close(got[padded], dense.out_proj.bias.expand(7, WIDTH))
 
 
 @pytest.mark.parametrize("mode", ["eval", "train", "no grad"])
