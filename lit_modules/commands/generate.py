@@ -72,7 +72,7 @@ def load(path: str, datasets: Any) -> tuple[Any, Any]:
     model, described = load_model(path, "generate")
     data = None
     if described:
-        data_class = _imported(datasets.path_of(described["class_path"]))
+        data_class = _data_class(datasets.path_of(described["class_path"]), path)
         data = data_class(**described.get("init_args", {}))
     return model, data
 
@@ -112,6 +112,16 @@ def load_model(path: str, method: str | None = None) -> tuple[Any, dict[str, Any
     model.on_load_checkpoint(content)
     model.load_state_dict(content["state_dict"])
     return model, content.get(KEY) or {}
+
+
+def _data_class(class_path: str, checkpoint: str) -> Any:
+    try:
+        return _imported(class_path)
+    except (ImportError, AttributeError) as error:
+        raise CheckpointError(
+            f"{checkpoint} was trained on the data set {class_path}, which cannot be imported: "
+            f"{error}; --import the module that defines it"
+        ) from error
 
 
 def _imported(path: str) -> Any:

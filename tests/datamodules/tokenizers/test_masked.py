@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from datamodules.tokenizers.masked import MaskedTokenizer
-from datamodules.tokenizers.training import SPECIAL, train_tokenizer
+from datamodules.tokenizers.training import train_tokenizer
 
 TEXT = "The quick brown fox, naïve as ever, jumps over 13 lazy dogs — \n and  then\nsome. " * 20
 
@@ -70,20 +70,3 @@ def test_without_a_mask_there_is_no_masking(tmp_path: Path, trained: str) -> Non
         _ = MaskedTokenizer(str(tmp_path / "less.json")).pad_id
     with pytest.raises(FileNotFoundError, match=r"there is no 'none\.json'"):
         MaskedTokenizer("none.json")
-
-
-def test_training_makes_a_tokenizer_of_the_size_that_is_asked_for(tmp_path: Path) -> None:
-    tokenizers = pytest.importorskip("tokenizers")
-    lines = "\n".join(json.dumps({"body": f"{TEXT} {i}"}) for i in range(3))
-    (tmp_path / "a.jsonl").write_text(lines)
-    made = train_tokenizer(
-        [str(tmp_path / "a.jsonl")], tmp_path / "t.json", 290, documents="jsonl", field="body"
-    )
-    assert made.vocabulary_size == 290
-    assert made.characters == 3 * (len(TEXT) + 2)
-    tokenizer = tokenizers.Tokenizer.from_file(str(made.path))
-    assert [tokenizer.token_to_id(token) for token in SPECIAL] == [0, 1, 2, 3, 4]
-    assert tokenizer.decode(tokenizer.encode("für 🦊").ids) == "für 🦊"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.jsonl", "t.json"]
-    with pytest.raises(ValueError, match="vocabulary_size must be >= 261"):
-        train_tokenizer(str(tmp_path / "a.jsonl"), tmp_path / "u.json", 260)
