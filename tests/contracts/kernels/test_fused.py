@@ -245,8 +245,9 @@ def test_half_types(emulated: str, name: str, dtype: torch.dtype) -> None:
         hold(emulated, case, dtype, own=has_global_rows(case.pattern))
 
 
-def test_large_scores_do_not_overflow(emulated: str) -> None:
-    test_kernels.test_large_scores_do_not_overflow(emulated, "cpu", 40.0)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_large_scores_do_not_overflow(emulated: str, dtype: torch.dtype) -> None:
+    test_kernels.test_large_scores_do_not_overflow(emulated, "cpu", 40.0, dtype)
 
 
 def test_layout_does_not_matter(emulated: str) -> None:

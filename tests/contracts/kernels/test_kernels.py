@@ -11,11 +11,11 @@ import pytest
 import torch
 
 import sparse_patterns as sp
-from sparse_patterns.kernels.base import Request
+from sparse_patterns.kernels.base import Request, Tolerance
 from sparse_patterns.kernels.dispatch import KERNELS
 from sparse_patterns.spec.algebra import has_global_rows
 from sparse_patterns.spec.base import uses
-from tests.contracts.kernels.reference import reference
+from tests.contracts.kernels.reference import Result, reference
 from tests.random_specs import Case, random_case
 
 HEAD_DIM = 8
@@ -113,14 +113,14 @@ def make_inputs(
 
     def draw(heads: int, length: int) -> torch.Tensor:
         shape = (case.batch, heads, length, head_dim)
-        return (torch.randn(shape, generator=generator) * factor).to(dtype)
+        return torch.randn(shape, generator=generator).to(dtype)
 
     triple = (
         (case.heads, case.q_len),
         (case.kv_heads, case.kv_len),
         (case.kv_heads, case.kv_len),
     )
-    inputs = [draw(*shape) for shape in triple * (2 if own else 1)]
+    inputs = [draw(*shape) * factor for shape in triple * (2 if own else 1)]
     grad_lse = torch.randn(case.batch, case.heads, case.q_len, generator=generator)
     return inputs, draw(case.heads, case.q_len), grad_lse
 
@@ -157,18 +157,34 @@ def hold(
     results, upstream = [out], [grad_out.to(device)]
     if lse:
         results, upstream = [out, logs], [*upstream, grad_lse.to(logs)]
-    grads = [grad.cpu() for grad in torch.autograd.grad(results, leaves, upstream)]
-    out, logs = out.detach().cpu(), logs.detach().cpu()
-    allowed = KERNELS[kernel].tolerances[dtype]
-    seen = expected.lse > -torch.inf
-    assert torch.equal(logs > -torch.inf, seen), case
-    assert torch.equal(out[~seen], torch.zeros_like(out[~seen])), case
-    size = factor**3
-    for got, want in ((out, expected.out), (logs[seen], expected.lse[seen])):
-        assert largest(got, want) <= allowed.forward * size, case
-    for got, want in zip(grads, expected.grads, strict=True):
-        scale = max(1.0, float(want.abs().max()) if want.numel() else 0.0)
-        assert largest(got, want) <= allowed.gradient * scale * size, case
+    grads = torch.autograd.grad(results, leaves, upstream)
+    got = Result(out.detach().cpu(), logs.detach().cpu(), tuple(grad.cpu() for grad in grads))
+    compare(got, expected, KERNELS[kernel].tolerances[dtype], case, factor)
+
+
+def compare(got: Result, want: Result, allowed: Tolerance, case: Case, factor: float = 1.0) -> None:
+    """Hold a result to the reference.
+
+    Args:
+        got: In the type of the inputs.
+        want: In float64.
+        allowed: For inputs of unit variance.
+        case: Named where it fails.
+        factor: What the inputs were multiplied by. Values then have its size and scores that of
+            its square. A weight is the exponential of a score, so its rounding errors grow with
+            the size of scores. In half types, whose sums are float32, they stay below those of the
+            output, which enter the gradients once more.
+    """
+    seen = want.lse > -torch.inf
+    assert torch.equal(got.lse > -torch.inf, seen), case
+    assert torch.equal(got.out[~seen], torch.zeros_like(got.out[~seen])), case
+    score = max(1.0, factor**2)
+    weight = max(1.0, min(score / 4, 2.0 if got.out.dtype.itemsize == 2 else torch.inf))
+    assert largest(got.out, want.out) <= allowed.forward * max(1.0, factor) * weight, case
+    assert largest(got.lse[seen], want.lse[seen]) <= allowed.forward * score, case
+    for one, other in zip(got.grads, want.grads, strict=True):
+        scale = max(1.0, float(other.abs().max()) if other.numel() else 0.0)
+        assert largest(one, other) <= allowed.gradient * scale * weight, case
 
 
 def largest(got: torch.Tensor, want: torch.Tensor) -> float:
@@ -197,11 +213,76 @@ def test_presets(kernel: str, device: str, dtype: torch.dtype, name: str) -> Non
         hold(kernel, make_case(pattern, 301, layer=layer, layers=12, **fields), dtype, device)
 
 
+LARGE = make_case(sp.Window(9, 9) | sp.Global((0, 50)), 97)
+
+
 @everywhere
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("factor", [6.0, 40.0])
-def test_large_scores_do_not_overflow(kernel: str, device: str, factor: float) -> None:
-    pattern = sp.Window(9, 9) | sp.Global((0, 50))
-    hold(kernel, make_case(pattern, 97), type_for(kernel, device), device, factor=factor)
+def test_large_scores_do_not_overflow(
+    kernel: str, device: str, factor: float, dtype: torch.dtype
+) -> None:
+    hold(kernel, LARGE, dtype, device, factor=factor)
+
+
+def spoiled(inputs: list[torch.Tensor], case: Case, fault: str, *upstream: torch.Tensor) -> Result:
+    """Return the exact result but for one pair, the one with the largest weight.
+
+    Args:
+        inputs: Queries, keys and values.
+        case: What the reference is asked for.
+        fault: `dropped` leaves the key out; `heavier` takes 5 % more of its value; `unread` leaves
+            the key's part of the row out of the gradient.
+        *upstream: Gradients of the output and the log-sum-exp.
+    """
+    leaves = [x.detach().double().requires_grad_() for x in inputs]
+    q, k, v = leaves
+    share = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(share, 1), v.repeat_interleave(share, 1)
+    mask = sp.dense_mask(case.pattern, case.q_len, case.kv_len, **case.mask_arguments())
+    scores = (q @ k.mT / q.shape[-1] ** 0.5).masked_fill(~mask, -torch.inf)
+    weights = scores.softmax(-1)
+    one = (weights == weights.max()).double()
+    if fault == "dropped":
+        scores = scores.masked_fill(one.bool(), -torch.inf)
+    weights = scores.softmax(-1)
+    if fault == "heavier":
+        weights = weights * (1 + 0.05 * one)
+    if fault == "unread":
+        weights = torch.where(one.bool(), weights.detach(), weights)
+    out, lse = weights @ v, scores.logsumexp(-1)
+    grads = torch.autograd.grad([out, lse], leaves, [x.double() for x in upstream])
+    return Result(out.detach(), lse.detach(), grads)
+
+
+# What is not read in the backward pass shows where a row has more than one weight above zero.
+FAULTS = [
+    (fault, factor)
+    for fault in ("none", "dropped", "heavier", "unread")
+    for factor in ((1.0,) if fault == "unread" else (1.0, 6.0, 40.0))
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("fault", "factor"), FAULTS)
+def test_one_wrong_pair_does_not_pass(fault: str, factor: float, dtype: torch.dtype) -> None:
+    """The widest tolerance is narrow enough for a mistake in one pair, whatever the scores."""
+    all_allowed = [own for kernel in KERNELS.values() if (own := kernel.tolerances.get(dtype))]
+    allowed = Tolerance(
+        max(own.forward for own in all_allowed), max(own.gradient for own in all_allowed)
+    )
+    inputs, *upstream = make_inputs(LARGE, dtype, factor=factor)
+    exact = reference(inputs, LARGE.pattern, *upstream, **LARGE.mask_arguments())
+    wrong = spoiled(inputs, LARGE, fault, *upstream)
+    # In the type of a kernel's result: its rounding must pass, and must not hide the fault.
+    got = Result(wrong.out.to(dtype), wrong.lse, tuple(grad.to(dtype) for grad in wrong.grads))
+    if fault == "none":
+        compare(got, exact, allowed, LARGE, factor)
+        return
+    if fault != "unread":
+        assert largest(got.out, exact.out) > 0.02 * factor
+    with pytest.raises(AssertionError):
+        compare(got, exact, allowed, LARGE, factor)
 
 
 @everywhere
