@@ -53,7 +53,8 @@ class Pictures(Callback):
             import sparse_patterns as sp
 
             length = min(max(lengths, default=LONGEST_DRAWN), LONGEST_DRAWN)
-            figure = sp.draw(net.pattern, length, heads=net.heads, layers=len(net.blocks))
+            sizes = {"heads": net.heads, "layers": len(net.blocks)}
+            figure = sp.draw(net.pattern, length, **sizes, scale="auto")
             figure.savefig(self.folder / "patterns.png", dpi=120)
 
 

@@ -40,7 +40,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "fields", nargs="*", metavar="FIELD=VALUE", help="fields of the pattern"
         )
-        command.add_argument("--length", type=int, default=_LENGTHS[name], help="tokens")
+        known = _LENGTHS[name]
+        command.add_argument("--length", type=int, default=None, help=f"tokens; {known} by default")
         command.add_argument("--heads", type=int, default=8)
         command.add_argument("--layers", type=int, default=12)
         command.set_defaults(run=run)
@@ -54,6 +55,14 @@ def _parser() -> argparse.ArgumentParser:
             )
             command.add_argument("--device", default="cpu", help="cpu or cuda")
             command.add_argument("--dtype", default="float32", choices=_DTYPES)
+        if name != "explain":
+            command.add_argument(
+                "--scale",
+                type=float,
+                default=None,
+                help="factor of windows, blocks and positions; without it the pattern is shown as "
+                "it is where --length is given, and else made small enough to be seen",
+            )
         if name == "draw":
             command.add_argument("--output", type=Path, default=None, help="default: NAME.png")
     return parser
@@ -89,6 +98,7 @@ def _show(arguments: argparse.Namespace) -> int:
         heads=arguments.heads,
         layer=arguments.layer,
         layers=arguments.layers,
+        scale=arguments.scale,
     )
     if shown is not None:
         print(shown)
@@ -103,7 +113,7 @@ def _explain(arguments: argparse.Namespace) -> int:
     print(
         sp.explain(
             _pattern(arguments),
-            arguments.length,
+            _LENGTHS["explain"] if arguments.length is None else arguments.length,
             heads=arguments.heads,
             head_dim=arguments.head_dim,
             layer=arguments.layer,
@@ -120,8 +130,11 @@ def _explain(arguments: argparse.Namespace) -> int:
 def _draw(arguments: argparse.Namespace) -> int:
     import sparse_patterns as sp
 
+    length, scale = arguments.length, arguments.scale
+    if length is None:
+        length, scale = _LENGTHS["draw"], "auto" if scale is None else scale
     figure = sp.draw(
-        _pattern(arguments), arguments.length, heads=arguments.heads, layers=arguments.layers
+        _pattern(arguments), length, heads=arguments.heads, layers=arguments.layers, scale=scale
     )
     output = arguments.output or Path(f"{Path(arguments.pattern).stem}.png")
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -54,7 +54,7 @@ def draw(
     *,
     heads: int | None = None,
     layers: int | None = None,
-    scale: float | None = None,
+    scale: float | Literal["auto"] | None = None,
     global_mask: Tensor | None = None,
     segment_ids: Tensor | None = None,
     title: str | None = None,
@@ -72,8 +72,9 @@ def draw(
         length: Tokens of the picture, 48 by default.
         heads: Number of heads; by default the least that shows every part of the pattern.
         layers: Number of layers; by default at least 4 and as many as show every part.
-        scale: Factor of windows, blocks and positions (not of dilation); 1 draws them as they are.
-            By default the power of 1/2 that fits the pattern into the picture. The title names it.
+        scale: Factor of windows, blocks and positions (not of dilation); 1 draws them as they are,
+            "auto" takes the power of 1/2 that fits the pattern into the picture. By default 1 where
+            a length is given, else "auto". A factor other than 1 is named in the notes.
         global_mask: bool `(length,)`, for `BatchGlobal()`; by default two tokens as an example.
         segment_ids: Integers `(length,)`, for `SameDocument()`; by default three documents.
         title: Title of the figure; the pattern by default.
@@ -88,6 +89,8 @@ def draw(
         ValueError: A number is not allowed, or the pattern does not fit the heads or layers.
     """
     check_pattern(pattern)
+    if scale is None:
+        scale = "auto" if length is None else 1
     sketch = make_sketch(pattern, LENGTH if length is None else length, heads, layers, scale)
     context, made_up = example_context(pattern, sketch.length, global_mask, segment_ids)
     try:

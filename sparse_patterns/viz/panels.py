@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count
+from typing import Literal
 
 from sparse_patterns.spec import atoms
 from sparse_patterns.spec.algebra import PerHead, PerLayer, replace_atoms
@@ -55,7 +56,7 @@ def make_sketch(
     length: int,
     heads: int | None = None,
     layers: int | None = None,
-    scale: float | None = None,
+    scale: float | Literal["auto"] = "auto",
 ) -> Sketch:
     """Bind a pattern for every layer, and shrink it to fit into a picture.
 
@@ -64,18 +65,18 @@ def make_sketch(
         length: Tokens of the picture.
         heads: Number of heads; the least that shows every part if None.
         layers: Number of layers; at least 4 and as many as show every part if None.
-        scale: Factor of windows, blocks and positions; a power of 1/2 that fits if None.
+        scale: Factor of windows, blocks and positions; "auto" takes a power of 1/2 that fits.
 
     Raises:
         ValueError: A number is not allowed, or the pattern does not fit the heads or layers.
     """
     if length < 1:
         raise ValueError(f"length of a picture must be >= 1, got {length}")
-    if scale is not None and not 0 < scale <= 1:
-        raise ValueError(f"scale must be in (0, 1], got {scale}")
+    if scale != "auto" and (isinstance(scale, bool | str) or not 0 < scale <= 1):
+        raise ValueError(f"scale must be in (0, 1] or 'auto', got {scale!r}")
     heads, layers = guess_sizes(pattern, heads, layers)
     bound = [bind(pattern, heads=heads, layer=layer, layers=layers) for layer in range(layers)]
-    if scale is None:
+    if scale == "auto":
         scale = scale_for(chain.from_iterable(bound), length)
     notes = () if scale == 1 else (f"windows, blocks and positions {_times(scale)}",)
     small = {one: shrink(one, scale) for one in dict.fromkeys(chain.from_iterable(bound))}

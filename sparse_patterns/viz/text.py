@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from typing import TextIO
+from typing import Literal, TextIO
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ def show(
     heads: int | None = None,
     layer: int = 0,
     layers: int | None = None,
-    scale: float | None = None,
+    scale: float | Literal["auto"] | None = None,
     global_mask: Tensor | None = None,
     segment_ids: Tensor | None = None,
     width: int | None = None,
@@ -54,9 +54,9 @@ def show(
             that share a pattern share a picture.
         layer: Which layer.
         layers: Number of layers; by default at least 4 and as many as show every part.
-        scale: Factor of windows, blocks and positions (not of dilation); 1 shows them as they are.
-            By default the power of 1/2 that fits the pattern into the picture. The heading names
-            it.
+        scale: Factor of windows, blocks and positions (not of dilation); 1 shows them as they are,
+            "auto" takes the power of 1/2 that fits the pattern into the picture. By default 1 where
+            a length is given, else "auto". The heading names a factor other than 1.
         global_mask: bool `(length,)`, for `BatchGlobal()`; by default two tokens as an example.
         segment_ids: Integers `(length,)`, for `SameDocument()`; by default three documents.
         width: Columns of text; those of the terminal by default. A longer picture is made smaller:
@@ -73,6 +73,8 @@ def show(
     if width < 8:
         raise ValueError(f"width must be >= 8, got {width}")
     marks = (width - 2) // (2 if ascii else 1)
+    if scale is None:
+        scale = "auto" if length is None else 1
     length = min(LENGTH, marks) if length is None else length
     sketch = make_sketch(pattern, length, heads, layers, scale)
     check_layer(layer, len(sketch.bound))

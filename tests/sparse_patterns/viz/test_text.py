@@ -76,7 +76,7 @@ def test_the_width_is_that_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_heading_tells_pattern_scale_layer_and_heads() -> None:
     pattern = sp.PerHead(sp.Window(sp.linear(16, 64), 0), sp.BatchGlobal())
-    shown = sp.show(pattern, 48, heads=4, layer=1, layers=3, width=100)
+    shown = sp.show(pattern, 48, heads=4, layer=1, layers=3, scale="auto", width=100)
     lines = shown.splitlines()
     assert lines[0] == repr(pattern)
     assert lines[1] == (
@@ -88,6 +88,18 @@ def test_the_heading_tells_pattern_scale_layer_and_heads() -> None:
     assert "layer 0 of 4, every head, head 0 drawn: " in random
     with pytest.raises(ValueError, match=r"layer must be in 0\.\.2 \(layers=3\), got 3"):
         sp.show(pattern, layer=3, layers=3)
+
+
+def test_what_was_asked_for_is_drawn_as_it_is() -> None:
+    pattern = sp.Window(16, 0)
+    asked = sp.show(pattern, 40, width=80, ascii=True)
+    assert "divided" not in asked
+    rows = [line.split(" ") for line in asked.splitlines() if line[0] in ".#"]
+    seen = torch.tensor([[cell == "#" for cell in row] for row in rows])
+    assert torch.equal(seen, sp.dense_mask(pattern, 40).reshape(40, 40))
+    # Without a length the picture is to show the structure, and says how.
+    assert "divided by 2" in sp.show(sp.Window(64, 0), width=80)
+    assert "divided by 4" in sp.show(pattern, 40, scale=0.25, width=80)
 
 
 def test_nothing_is_printed_until_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
