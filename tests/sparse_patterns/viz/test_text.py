@@ -94,7 +94,7 @@ def test_what_was_asked_for_is_drawn_as_it_is() -> None:
     pattern = sp.Window(16, 0)
     asked = sp.show(pattern, 40, width=80, ascii=True)
     assert "divided" not in asked
-    rows = [line.split(" ") for line in asked.splitlines() if line[0] in ".#"]
+    rows = [line.split(" ") for line in asked.splitlines() if line[:1] in (".", "#")]
     seen = torch.tensor([[cell == "#" for cell in row] for row in rows])
     assert torch.equal(seen, sp.dense_mask(pattern, 40).reshape(40, 40))
     # Without a length the picture is to show the structure, and says how.
