@@ -96,7 +96,7 @@ def test_what_was_asked_for_is_drawn_as_it_is() -> None:
     assert "divided" not in asked
     rows = [line.split(" ") for line in asked.splitlines() if line[:1] in (".", "#")]
     seen = torch.tensor([[cell == "#" for cell in row] for row in rows])
-    assert torch.equal(seen, sp.dense_mask(pattern, 40).reshape(40, 40))
+    assert torch.equal(seen, sp.dense_mask(pattern, 40, heads=1).reshape(40, 40))
     # Without a length the picture is to show the structure, and says how.
     assert "divided by 2" in sp.show(sp.Window(64, 0), width=80)
     assert "divided by 4" in sp.show(pattern, 40, scale=0.25, width=80)
