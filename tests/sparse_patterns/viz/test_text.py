@@ -92,7 +92,7 @@ def test_the_heading_tells_pattern_scale_layer_and_heads() -> None:
 
 def test_what_was_asked_for_is_drawn_as_it_is() -> None:
     pattern = sp.Window(16, 0)
-    asked = sp.show(pattern, 40, width=80, ascii=True)
+    asked = sp.show(pattern, 40, width=100, ascii=True)
     assert "divided" not in asked
     rows = [line.split(" ") for line in asked.splitlines() if line[:1] in (".", "#")]
     seen = torch.tensor([[cell == "#" for cell in row] for row in rows])
