@@ -12,9 +12,11 @@ CONFIG ?= configs/lm/stdlib.yaml
 # More arguments for the tool a target runs, for example: make test ARGS="-k plan"
 ARGS ?=
 WORKERS ?= 2
+SPECS ?= 10000
+QUICK ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-cuda test-pretrained lint docs architecture format bench bench-cuda fit clean
+.PHONY: help install test test-quick test-long test-cuda test-pretrained lint docs architecture format bench bench-cuda fit clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -29,8 +31,14 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PIP) install --quiet $(PINNED) --no-build-isolation -e '.[hf,plot,tasks,docs,dev]'
 	@touch $@
 
-test: $(STAMP) ## run the whole test suite
-	$(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
+test: $(STAMP) ## run the test suite, all but what is marked `long`
+	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not long" $(ARGS)
+
+test-quick: $(STAMP) ## run the tests of the inner loop, in less than two minutes
+	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not long and not slow" $(QUICK) $(ARGS)
+
+test-long: $(STAMP) ## run what is marked `long`: SPECS random patterns (10,000), learning, memory
+	SPECS=$(SPECS) $(BIN)/python -m pytest -q -n $(WORKERS) -m long $(ARGS)
 
 test-cuda: $(STAMP) ## run the tests that need an NVIDIA GPU
 	$(BIN)/python -m pytest -q -m cuda $(ARGS)

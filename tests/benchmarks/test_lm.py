@@ -50,8 +50,13 @@ def test_the_dense_kernel_refuses_what_would_not_fit() -> None:
         STEPS["dense-kernel"](DENSE_KERNEL_LONGEST + 1)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+MARKS = {"lm-memory": pytest.mark.long}
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, id=c.name, marks=MARKS.get(c.name, pytest.mark.slow)) for c in CASES],
+)
 def test_every_case_runs_on_a_short_sequence(case: Case) -> None:
     rows = list(case.measure(Options(lengths=(64, 128), effort=Effort(rounds=1), threads=1)))
     assert len(rows) == 2

@@ -31,7 +31,7 @@ def bits_of_answers(window: int) -> float:
     return float(figures["test/bpt"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_recall_is_solved_where_the_field_reaches_and_only_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -195,6 +195,11 @@ def largest(got: torch.Tensor, want: torch.Tensor) -> float:
 @everywhere
 @pytest.mark.parametrize("seed", range(RANDOM_SPECS))
 def test_random_specs(kernel: str, device: str, seed: int) -> None:
+    hold_random(kernel, device, seed)
+
+
+def hold_random(kernel: str, device: str, seed: int) -> None:
+    """Hold a kernel to the reference on the random spec of a seed."""
     case = random_case(seed)
     own = bool(seed % 2) and has_global_rows(case.pattern)
     dtype = type_for(kernel, device, seed)

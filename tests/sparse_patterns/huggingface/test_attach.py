@@ -223,12 +223,14 @@ def test_checkpointing_gives_the_same_gradients() -> None:
 
 def test_autocast_takes_the_type_that_torch_takes() -> None:
     """Rotary positions leave queries and keys in another type than values."""
-    model, ids = llama().float(), some_ids()
+    model, ids = llama(), some_ids()
+    exact = model(ids).logits
     with torch.autocast("cpu", torch.bfloat16):
-        wanted = model(ids).logits
+        wanted = model.float()(ids).logits
         got = set_pattern(model, "full")(ids).logits
     assert got.dtype == wanted.dtype == torch.bfloat16
-    torch.testing.assert_close(got, wanted, rtol=0.05, atol=0.1 * wanted.abs().max().item())
+    # Each rounds in its own order; over six inputs the ratio was 1.1 to 1.6.
+    assert (got - exact).norm() < 2 * (wanted - exact).norm()
 
 
 def test_names_and_configs_are_patterns() -> None:
