@@ -21,6 +21,7 @@ __all__ = [
     "Encoded",
     "JsonTokenizer",
     "Tokenizer",
+    "bytes_of_tokens",
     "cut_between_words",
     "texts_of",
 ]
@@ -193,7 +194,7 @@ class JsonTokenizer:
         code = _CODES[width_for(self.vocabulary_size)]
         for text in cut_between_words(texts_of(pieces, source, offset)):
             ids, starts = self._file.pieces_within(text)
-            units = _bytes_of_tokens(text, starts)
+            units = bytes_of_tokens(text, starts)
             yield Encoded(array.array(code, ids).tobytes(), array.array("I", units).tobytes())
 
 
@@ -243,7 +244,7 @@ def cut_between_words(texts: Iterable[str]) -> Iterator[str]:
         yield rest
 
 
-def _bytes_of_tokens(text: str, starts: list[int]) -> list[int]:
+def bytes_of_tokens(text: str, starts: list[int]) -> list[int]:
     """Return the bytes from each token to the next; the first also counts what is before it."""
     if not starts:
         return []

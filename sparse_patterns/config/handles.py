@@ -10,7 +10,7 @@ from threading import RLock
 from sparse_patterns.spec.atoms import Rule
 from sparse_patterns.spec.base import Pattern, uses
 
-_MAX_KEPT = 1024
+MAX_KEPT = 1024
 """Patterns kept; the one not used for longest goes first."""
 
 _kept: dict[str, Pattern] = {}
@@ -50,7 +50,7 @@ def look_up(key: str) -> Pattern:
         elif key.startswith("rule-"):
             raise ValueError(
                 f"pattern {key!r} holds a Rule: it is known only to the process that made it, and "
-                f"to that only while fewer than {_MAX_KEPT} other patterns are used"
+                f"to that only while fewer than {MAX_KEPT} other patterns are used"
             )
         else:
             from sparse_patterns.config.codec import from_config
@@ -65,7 +65,7 @@ def _keep(pattern: Pattern, key: str) -> str:
     _keys[pattern] = key
     _kept[key] = pattern
     _keys.move_to_end(pattern)
-    while len(_keys) > _MAX_KEPT:
+    while len(_keys) > MAX_KEPT:
         _, its_key = _keys.popitem(last=False)
         _kept.pop(its_key, None)
     return key

@@ -204,6 +204,11 @@ def _compiled(
     return compiled
 
 
+def forget() -> None:
+    """Forget what was compiled; the next call of each shape compiles again."""
+    _compiled.cache_clear()
+
+
 def forward_pass(
     inputs: tuple[Tensor, ...], lists: tuple[Tensor, ...], scale: float, bits: bool
 ) -> tuple[Tensor, ...]:

@@ -95,8 +95,8 @@ def measure(call: Call, plan: Plan, able: Mapping[str, Kernel]) -> Times:
         if declared[name] > HOPELESS * best:
             continue
         try:
-            _run(kernel, call, plan)
-            seconds[name] = min(_run(kernel, call, plan) for _ in range(ROUNDS))
+            time_once(kernel, call, plan)
+            seconds[name] = min(time_once(kernel, call, plan) for _ in range(ROUNDS))
         except torch.OutOfMemoryError as error:
             failure = error
     if failure is not None and not seconds:
@@ -147,7 +147,7 @@ def forget() -> None:
     _known.clear()
 
 
-def _run(kernel: Kernel, call: Call, plan: Plan) -> float:
+def time_once(kernel: Kernel, call: Call, plan: Plan) -> float:
     """Return the seconds of one run, the device's work included."""
     _wait(call.q.device)
     start = time.perf_counter()
@@ -177,7 +177,7 @@ def _machine(device: str) -> dict[str, Any]:
     of_device = (
         {"device_name": name} if device == "cuda" else {"device_name": name, "threads": threads}
     )
-    return {**of_device, **_versions()}
+    return {**of_device, **versions_of_libraries()}
 
 
 @lru_cache(maxsize=8)
@@ -188,7 +188,8 @@ def _device_name(device: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def _versions() -> dict[str, str]:
+def versions_of_libraries() -> dict[str, str]:
+    """Return the versions that a time depends on, "none" for what is not installed."""
     versions = {"torch": str(torch.__version__)}
     for name in ("sparse-patterns", "xformers", "triton"):
         try:

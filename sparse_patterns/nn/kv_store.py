@@ -80,7 +80,7 @@ class Store:
         """Append new tokens at `positions`, of which the first is `now`."""
         new = positions.numel()
         if self.used + new > self.positions.numel():
-            self._compact(new, now)
+            self.compact(new, now)
         place = slice(self.used, self.used + new)
         self.keys[:, :, place] = self._own(k)
         self.values[:, :, place] = self._own(v)
@@ -132,7 +132,7 @@ class Store:
             return torch.cat([seen[one] for one in self.patterns[0]])
         return torch.stack([torch.cat([seen[one] for one in group]) for group in self.patterns])
 
-    def _compact(self, new: int, now: int) -> None:
+    def compact(self, new: int, now: int) -> None:
         """Drop what no query from `now` on can see, and make room for `new` tokens."""
         kept = still_visible(self._needed, self.positions[: self.used], now).nonzero()[:, 0]
         wanted = kept.numel() + new + _slack(kept.numel())

@@ -107,9 +107,9 @@ def test_json_counts_bytes_that_are_dropped(tmp_path: Path) -> None:
 
 
 def test_bytes_of_tokens_add_up_whatever_the_order_of_their_beginnings() -> None:
-    assert tokenization._bytes_of_tokens("aä茶b", [0, 1, 1, 2, 3]) == [1, 0, 2, 3, 1]
-    assert tokenization._bytes_of_tokens("  aä茶", [2, 4, 3]) == [5, 0, 3]
-    assert tokenization._bytes_of_tokens("x", []) == []
+    assert tokenization.bytes_of_tokens("aä茶b", [0, 1, 1, 2, 3]) == [1, 0, 2, 3, 1]
+    assert tokenization.bytes_of_tokens("  aä茶", [2, 4, 3]) == [5, 0, 3]
+    assert tokenization.bytes_of_tokens("x", []) == []
 
 
 def test_json_says_what_to_install(tokenizer_file: str, monkeypatch: pytest.MonkeyPatch) -> None:

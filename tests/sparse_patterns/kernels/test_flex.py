@@ -95,7 +95,7 @@ def counter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter]:
     torch._dynamo.reset()
     monkeypatch.setitem(KERNELS, "flex", Emulated(counts))
     yield counts
-    flex._compiled.cache_clear()
+    flex.forget()
     torch._dynamo.reset()
 
 
@@ -154,14 +154,14 @@ def test_the_gradient_passes_through_ahead_of_time_tracing(monkeypatch) -> None:
     torch._dynamo.reset()
     monkeypatch.setitem(KERNELS, "flex", Emulated("aot_eager"))
     step(GROWING, layer=11, layers=12)
-    flex._compiled.cache_clear()
+    flex.forget()
     torch._dynamo.reset()
 
 
 @pytest.mark.cuda
 def test_twelve_layers_compile_once_on_a_gpu() -> None:
     torch._dynamo.reset()
-    flex._compiled.cache_clear()
+    flex.forget()
     torch._dynamo.utils.counters.clear()
     for layer in range(12):
         step(GROWING, device="cuda", layer=layer, layers=12)

@@ -30,13 +30,13 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Notes every run of a kernel, and has the dense one measured as the fastest."""
     seen: list[str] = []
-    really = tuning._run
+    really = tuning.time_once
 
     def timed(kernel: Kernel, call: Call, made: sp.Plan) -> float:
         assert really(kernel, call, made) > 0
         return 1e-3 if kernel.name == "dense" else 2e-3
 
-    monkeypatch.setattr(tuning, "_run", timed)
+    monkeypatch.setattr(tuning, "time_once", timed)
     for name, kernel in KERNELS.items():
 
         def spy(call: Call, made: sp.Plan, name=name, plain=kernel.forward):
@@ -99,7 +99,7 @@ def test_versions_are_part_of_the_case(
 ) -> None:
     attend()
     runs.clear()
-    monkeypatch.setattr(tuning, "_versions", lambda: {"torch": "another"})
+    monkeypatch.setattr(tuning, "versions_of_libraries", lambda: {"torch": "another"})
     attend()
     assert len(set(runs)) > 1
     assert len(list(folder.iterdir())) == 2

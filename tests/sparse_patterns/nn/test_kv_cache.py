@@ -197,13 +197,13 @@ def test_appends_do_not_move_the_buffers_each_time(monkeypatch: pytest.MonkeyPat
     from sparse_patterns.nn.kv_store import Store
 
     moved: list[int] = []
-    plain = Store._compact
+    plain = Store.compact
 
     def counted(self: Store, new: int, now: int) -> None:
         moved.append(self.used)
         plain(self, new, now)
 
-    monkeypatch.setattr(Store, "_compact", counted)
+    monkeypatch.setattr(Store, "compact", counted)
     for pattern in (sp.Window.before(100), CAUSAL):
         moved.clear()
         tensors = make_inputs(700, heads=1, kv_heads=1, batch=1)
