@@ -303,8 +303,10 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "stream",
+    [pytest.param(False, marks=pytest.mark.long), pytest.param(True, marks=pytest.mark.slow)],
+)
 def test_two_processes_see_what_one_sees(text: str, tmp_path: Path, stream: bool) -> None:
     alone = Recorder()
     trainer_of(tmp_path, max_epochs=2).fit(alone, datamodule=data_of(text, stream=stream))
