@@ -16,9 +16,9 @@ __all__ = ["CandidateChoice"]
 
 
 class CandidateChoice(TaskModule):
-    """The answer among candidates that stand before the documents (Longformer, section 6.1).
+    """The answer among candidates that precede the documents (Longformer, section 6.1).
 
-    A linear layer without offset gives a logit at the mark of each candidate; where the documents
+    A linear layer without bias gives a logit at the mark of each candidate; where the documents
     are several rows, each begins with the candidates, and their logits are averaged. Metric:
     `accuracy`.
 

@@ -1,7 +1,7 @@
 """The command line: `sparse-patterns fit|validate|test|predict|evaluate|generate|...`.
 
-The one place where data sets and models meet. Nothing heavy is imported before it is known what is
-wanted, so that help comes at once.
+The one place where data sets and models meet. Large libraries are imported only once the command is
+known, so that help is printed without delay.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from lit_modules.commands.errors import UsageError, one_line
 __all__ = ["main"]
 
 TRAINER_COMMANDS = {
-    "fit": "train a model, test it, and leave a run folder",
+    "fit": "train a model, test it, and write a run folder",
     "validate": "evaluate a checkpoint on the validation part",
     "test": "evaluate a checkpoint on the test part",
     "predict": "run a checkpoint's predictions over a data set",
@@ -53,8 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("sparse-patterns: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader has gone, as in `sparse-patterns patterns list | head`. Python would complain
-        # once more while it closes standard output.
+        # The reader of the pipe has ended, as in `sparse-patterns patterns list | head`. Python
+        # would report that again while it closes standard output.
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -128,7 +128,7 @@ def _import_modules(words: list[str]) -> list[str]:
         module = word.partition("=")[2] or next(iterator, "")
         if not module:
             raise UsageError("--import needs the name of a module")
-        # An installed program does not look for modules where it is called; `python -m` does.
+        # An installed program does not search the current folder for modules; `python -m` does.
         if os.getcwd() not in sys.path:
             sys.path.insert(0, os.getcwd())
         try:

@@ -27,9 +27,9 @@ DEFAULT = RankingSettings()
 class Coreference(TaskModule):
     """Clusters of mentions of a document (Lee et al. 2018; Longformer, section 6.1).
 
-    Spans of words are scored as mentions, the best are kept, a cheap score leaves each a few
-    antecedents, and a better one ranks them. The loss is the marginal log-likelihood of all right
-    antecedents. A batch is one document. Metrics: MUC, B-cubed, CEAF-phi4 and their average.
+    Spans of words are scored as mentions, the best are kept, a cheap score keeps a few
+    antecedents of each, and a better one ranks them. The loss is the marginal log-likelihood of all
+    correct antecedents. A batch is one document. Metrics: MUC, B-cubed, CEAF-phi4, their average.
 
     Args:
         vocabulary_size: Number of token ids.
@@ -67,7 +67,7 @@ class Coreference(TaskModule):
         self.ranker = MentionRanker(width, self.genres, self.ranking)
 
     def draw_head(self, module: nn.Module, std: float) -> None:
-        """Keep torch's fresh weights: the head is wide, and BERT's would begin far too small."""
+        """Keep torch's fresh weights: the head is wide, and BERT's would be far too small."""
 
     def head(self, hidden: Tensor, batch: Batch) -> Ranking:
         """Return the antecedents of the document's spans, and their scores."""

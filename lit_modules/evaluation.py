@@ -1,4 +1,4 @@
-"""Predictions in a file, held against the reference answers of a data set."""
+"""Predictions in a file, compared with the reference answers of a data set."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def read_predictions(file: Path, data: Any) -> Rows:
     if text.lstrip().startswith("{"):
         rows = list(read_rows(file))
         if data.task == "extractive-qa":
-            # Of several documents of a question one is chosen, as the data set does it.
+            # For a question with several documents, the data set's submission chooses one answer.
             return _submitted(json.loads(data.submission(rows)), str(file))
         return _by_id(rows, str(file))
     if data.task == "coreference":
-        # A response file has the form of a key: the data set reads it.
+        # A response file has the format of a key, which the data set reads.
         read = type(data)(val=str(file)).references("val")
         return {id_: {"id": id_, "clusters": clusters} for id_, clusters in read}
     if data.task == "classification":
@@ -86,7 +86,7 @@ def score(
         )
     gold = dict(data.references(split))
     if not gold:
-        raise ValueError(f"the {split} split of {type(data).__name__} tells no answers")
+        raise ValueError(f"the {split} split of {type(data).__name__} has no reference answers")
     for id_ in found:
         if id_ not in gold:
             raise ValueError(
@@ -128,8 +128,8 @@ def _answers(
     found: Rows, gold: Mapping[str, list[str]], rules: Any, no_answer: bool
 ) -> dict[str, float]:
     metric = AnswerScore(rules, no_answer=no_answer)
-    said = [found[id_]["answer"] if id_ in found else None for id_ in gold]
-    metric.update(said, list(gold.values()))
+    answers = [found[id_]["answer"] if id_ in found else None for id_ in gold]
+    metric.update(answers, list(gold.values()))
     return _plain(metric.compute())
 
 
@@ -158,7 +158,7 @@ TASKS: dict[str, Callable[[Rows, Any, Any], dict[str, float]]] = {
     "multihop-qa": _multihop,
     "coreference": _clusters,
 }
-"""What scores predictions, by task."""
+"""The function that scores predictions, by task."""
 
 
 def _plain(figures: Mapping[str, Any]) -> dict[str, float]:

@@ -36,14 +36,14 @@ class ExtractiveQA(TaskModule):
     The loss is the or-loss over all occurrences of an answer (Longformer, section 6.1). All rows of
     an example share one softmax, so that the best span is comparable over rows. Training leaves
     out a question whose answer does not occur in its text. With `no_answer` the first token of each
-    row stands for "there is no answer", as in SQuAD v2. Metrics: `exact_match` and `f1`.
+    row represents "there is no answer", as in SQuAD v2. Metrics: `exact_match` and `f1`.
 
     Args:
         vocabulary_size: Number of token ids.
         rules: How answers are normalised and compared: squad or triviaqa.
         no_answer: Whether a question may have no answer.
         no_answer_threshold: An answer is given unless "no answer" scores higher by more than this.
-        top: Starts, and ends, of a row that are looked at for the best span.
+        top: Starts, and ends, of a row that are considered for the best span.
         longest_answer: Tokens of the longest answer.
         **common: Arguments of `TaskModule`.
 

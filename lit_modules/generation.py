@@ -43,7 +43,7 @@ def sample(
     if top_p is not None:
         ordered, tokens = logits.sort(descending=True)
         shares = ordered.softmax(-1)
-        # What comes before a token decides, so that the one that crosses the line is kept.
+        # The sum before a token is compared, so that the token that reaches top_p is kept.
         beyond = shares.cumsum(-1) - shares >= top_p
         logits = logits.masked_fill(beyond.gather(-1, tokens.argsort(-1)), -torch.inf)
     return torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]

@@ -28,8 +28,8 @@ class LanguageModel(ScoredModule):
     A batch is a dict with `input_ids` and `labels`, int64 `(batch, length)`; labels are already
     shifted, -100 where a token is not scored. Optional: `continues`, bool `(batch,)`, whether a row
     continues the row of the batch before (for `memory`); `segment_ids`, int `(batch, length)`, for
-    a pattern with `SameDocument()`; `units_scored`, int `(batch,)`, the bytes or characters that
-    the scored tokens of a row stand for, where they are not one each.
+    a pattern with `SameDocument()`; `units_scored`, int `(batch,)`, the bytes or characters of
+    the scored tokens of a row, if not one per token.
 
     Args:
         vocabulary_size: Number of token ids.
@@ -43,8 +43,8 @@ class LanguageModel(ScoredModule):
         max_length: Tokens of the longest sequence, for learned positions.
         dropout: Share of embeddings and of each branch's output that is dropped in training.
         attention_dropout: Share of attention probabilities that is dropped in training.
-        memory: Carry keys and values over consecutive segments of a stream, as far as the pattern
-            sees.
+        memory: Keep keys and values of a segment for the next segment of its stream, as far as the
+            pattern sees.
         kernel: Attention kernel; auto takes the fastest by declared rates, tune by measurement.
         checkpointing: Compute the inside of each layer twice instead of keeping it: less memory,
             more time.
@@ -139,7 +139,7 @@ class LanguageModel(ScoredModule):
         self.net = net
 
     def set_window_scale(self, factor: float) -> None:
-        """Make every window `factor` times as wide as it was given at first.
+        """Make every window `factor` times as wide as in the original pattern.
 
         Raises:
             ValueError: `factor` is not positive.
@@ -210,22 +210,22 @@ class LanguageModel(ScoredModule):
     # ---------------------------------------------------------------- memory and checkpoints
 
     def on_train_start(self) -> None:
-        """Move a memory that was loaded to where the model is."""
+        """Move a loaded memory to the device of the model."""
         if self._memories is not None:
             self._memories.to(self.device)
 
     def on_validation_epoch_start(self) -> None:
-        """Start the streams of the validation part anew."""
+        """Clear the memory of the validation part."""
         if self._memories is not None:
             self._memories.reset("val")
 
     def on_test_epoch_start(self) -> None:
-        """Start the streams of the test part anew."""
+        """Clear the memory of the test part."""
         if self._memories is not None:
             self._memories.reset("test")
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Note the memory at each optimizer step, from which a resumed run goes on."""
+        """Record the memory at each optimizer step, from which a resumed run continues."""
         if self._memories is not None:
             self._memories.note(self.trainer.global_step)
 
@@ -237,7 +237,7 @@ class LanguageModel(ScoredModule):
         checkpoint["language_model"] = state
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over the scale of the windows and this process's memory."""
+        """Restore the scale of the windows and this process's memory."""
         state = checkpoint.get("language_model", {})
         self.set_window_scale(state.get("window_scale", 1.0))
         if self._memories is not None and "memory" in state:

@@ -1,4 +1,4 @@
-"""The masked language model as a LightningModule: made long, trained on, saved for tasks."""
+"""The masked language model as a LightningModule: lengthened, trained further, saved for tasks."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _GLOBAL = ("query", "key", "value")
 class MaskedLanguageModel(ScoredModule):
     """A masked language model on any encoder: fresh, pretrained, or pretrained and made long.
 
-    A batch is a dict with `input_ids` and `labels`, int64 `(batch, length)`; a label is the word
-    that was there where a token is scored, and -100 elsewhere. Optional: `key_mask`, bool, True for
+    A batch is a dict with `input_ids` and `labels`, int64 `(batch, length)`; a label is the
+    original id where a token is scored, and -100 elsewhere. Optional: `key_mask`, bool, True for
     real tokens; `global_mask`, bool; `segment_ids`, int, within which tokens see each other;
-    `units_scored`, int `(batch,)`, the characters that the scored tokens of a row stand for.
+    `units_scored`, int `(batch,)`, the characters of the scored tokens of a row.
 
-    Logged are `loss` in nats per scored token, `bpc` in bits per character that these tokens stand
-    for (by another unit of the data set: bpb), and `bpt` in bits per scored token. The last is what
+    Logged are `loss` in nats per scored token, `bpc` in bits per character of these tokens
+    (by another unit of the data set: bpb), and `bpt` in bits per scored token. The last is what
     the paper and its authors' code call BPC.
 
     Args:
@@ -106,7 +106,7 @@ class MaskedLanguageModel(ScoredModule):
         self.settings = self.settings.built(net.encoder)
         self.hparams["encoder"] = self.settings.plain()
         if net.encoder.pooler is not None:
-            # It reads one token and is not part of this model: kept as it is.
+            # The pooler reads one token and is not part of this model: its weights do not change.
             net.encoder.pooler.requires_grad_(False)
         if net.encoder.config.global_projections and h["global_projections"] == "refreshed":
             for attention in net.encoder.attentions():
@@ -149,7 +149,7 @@ class MaskedLanguageModel(ScoredModule):
                 )
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
-        """Return for each row the scored places, the words that were there, and the likeliest."""
+        """Return for each row the scored positions, the original ids, and the most likely ids."""
         scored = batch["labels"] != NOT_SCORED
         names = ("key_mask", "segment_ids")
         given = {name: batch[name] for name in names if name in batch}

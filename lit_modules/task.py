@@ -35,14 +35,14 @@ Batch = Mapping[str, Any]
 class TaskModule(LightningModule):
     """A head on the encoder. A task of your own is a subclass with six methods.
 
-    `build_head` makes the layers, `head` turns the encoder's tokens into scores, `losses` holds
-    them against what is right, `decode` makes predictions, `build_metrics` and `update_metrics`
+    `build_head` makes the layers, `head` turns the encoder's tokens into scores, `losses`
+    compares them with the labels, `decode` makes predictions, `build_metrics` and `update_metrics`
     measure them. The rest is here.
 
     A batch is a dict with `input_ids`, `key_mask`, `global_mask` (each `(rows, length)`), `example`
     (which example a row belongs to; a long example is several rows, all in one batch), `ids` (one
-    for each example), and what the task adds. One with `filler` is there only so that all processes
-    have equally many; it is neither scored nor predicted.
+    for each example), and what the task adds. One with `filler` only makes
+    the number of batches equal in all processes; it is neither scored nor predicted.
 
     Args:
         vocabulary_size: Number of token ids.
@@ -55,7 +55,7 @@ class TaskModule(LightningModule):
         betas: Decay of AdamW's running means of gradient and squared gradient.
         warmup: Optimizer steps over which the learning rate rises; below 1, the share of the run.
             Stages, where the run has some, decide instead.
-        decay: How the learning rate falls to nothing until the end of the run: none, linear or
+        decay: How the learning rate falls to zero until the end of the run: none, linear or
             cosine. Stages decide instead.
 
     Attributes:
@@ -145,7 +145,7 @@ class TaskModule(LightningModule):
             self.settings, vocabulary_size=h["vocabulary_size"], pad_id=h["pad_id"]
         )
         if encoder.pooler is not None:
-            # Tasks read tokens. What no loss reaches would stop training on several processes.
+            # Heads read tokens. Parameters without gradient stop training on several processes.
             encoder.pooler = None
             encoder.config = encoder.config.replace(pooler=False)
         self.encoder = encoder
@@ -163,7 +163,7 @@ class TaskModule(LightningModule):
         if self.settings.architecture is None and self.settings.path is not None:
             rank_zero_only(print)(encoder.report)
         self.settings = self.settings.built(encoder)
-        # What is built late is in training mode, whatever the module is in.
+        # New modules are in training mode, which may not be the mode of this module.
         self.train(self.training)
 
     def draw_head(self, module: nn.Module, std: float) -> None:
@@ -173,7 +173,7 @@ class TaskModule(LightningModule):
     def encode(self, batch: Batch) -> Tensor:
         """Return the encoder's tokens `(rows, length, width)`.
 
-        Global marks go to a pattern that reads them; to any other they mean nothing.
+        Global marks are used by a pattern that reads them, and ignored with any other.
         """
         self._build()
         assert self.encoder is not None
@@ -275,7 +275,7 @@ class TaskModule(LightningModule):
         put_on_step(self.trainer)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save what the encoder is made of, so that the checkpoint is enough to build it."""
+        """Save the encoder's architecture, so that the checkpoint is enough to build it."""
         checkpoint["hyper_parameters"]["encoder"] = self.settings.plain()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there: a full disk or a killed process spoils none."""
+"""Checkpoints written atomically: a full disk or a killed process leaves no partial file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
-        """Write `checkpoint` to `path`, replacing what is there only once all of it is on the disk.
+        """Write `checkpoint` to `path`, replacing an existing file once all is on the disk.
 
         Raises:
             CheckpointError: It could not be written; what was there before is untouched.
@@ -82,7 +82,7 @@ class LastCheckpoint(ModelCheckpoint):
         """Save the optimizer steps that would be lost, unless saving is what failed."""
         if isinstance(exception, CheckpointError) or not trainer.training or is_dry(trainer):
             return
-        # Saving waits for every process. An interrupt reaches all of them, an error maybe one.
+        # Saving waits for every process. Interrupts reach all of them, errors maybe one.
         together = isinstance(exception, KeyboardInterrupt | SIGTERMException)
         if trainer.world_size > 1 and not together:
             return
@@ -106,12 +106,12 @@ def best_checkpoint(folder: str | Path, monitor: str, mode: str = "min") -> Mode
 
 
 def is_dry(trainer: Trainer) -> bool:
-    """Whether the trainer only tries a few steps (`fast_dev_run`) and leaves nothing behind."""
+    """Whether the trainer only tries a few steps (`fast_dev_run`) and writes no files."""
     return bool(getattr(trainer, "fast_dev_run", False))
 
 
 def _reason(error: BaseException | None) -> str:
-    """Return what the operating system said, from wherever in the chain of exceptions it is."""
+    """Return the message of the operating system, from any exception in the chain."""
     first, seen = error, error
     while seen is not None:
         if isinstance(seen, OSError) and seen.strerror:

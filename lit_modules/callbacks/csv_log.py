@@ -17,10 +17,10 @@ __all__ = ["CSVLog", "read_log"]
 
 
 class CSVLog(Logger):
-    """Writes metrics to `metrics.csv`, one row a call, columns as they come.
+    """Writes metrics to `metrics.csv`, one row per call; a new metric adds a column.
 
     Lightning's own logger deletes what an earlier process wrote. Here rows that a killed run wrote
-    after its last checkpoint are dropped when the resumed run gets to the same step, so that every
+    after its last checkpoint are dropped when the resumed run reaches the same step, so that every
     step is in the file once.
 
     Args:

@@ -18,7 +18,7 @@ from lit_modules.training.stages import table_of
 __all__ = ["Pictures", "draw_curves"]
 
 LONGEST_DRAWN = 1024
-"""Tokens of the drawn patterns at most: beyond, a window is a hair on the diagonal."""
+"""Largest number of tokens of a drawn pattern; with more, a window is too thin to see."""
 
 
 class Pictures(Callback):
@@ -33,7 +33,7 @@ class Pictures(Callback):
 
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw; a picture that fails costs a warning, never the run."""
+        """Draw; a failure is reported as a warning and does not stop the run."""
         if importlib.util.find_spec("matplotlib") is None:
             rank_zero_warn("no pictures: matplotlib is not installed (the extra `plot`)")
             return

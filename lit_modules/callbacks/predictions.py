@@ -1,4 +1,4 @@
-"""Where predictions go: one JSON object a line, as text where they are tokens."""
+"""Predictions in a file: one JSON object per line, with token ids decoded to text."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class WritePredictions(Callback):
                 file.write(json.dumps(_record(row, decode), ensure_ascii=False) + "\n")
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Make the submission file, and say where the files are."""
+        """Write the submission file, and print the paths of the files."""
         trainer.strategy.barrier()
         if not trainer.is_global_zero:
             return
@@ -93,7 +93,7 @@ def _record(row: Any, decode: Any) -> dict[str, Any]:
 
 
 def _suffix(content: str) -> str:
-    """Return what a file of this content is called behind the dot."""
+    """Return the file extension for this content."""
     for suffix, parts in ((".json", [content]), (".jsonl", content.splitlines())):
         try:
             if all(isinstance(json.loads(part), dict) for part in parts):

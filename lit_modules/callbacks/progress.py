@@ -1,4 +1,4 @@
-"""Progress: a bar in a terminal, a line now and then where the output goes to a file."""
+"""Progress: a bar in a terminal, a line every few seconds if the output is a file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["ProgressLines", "StageRichBar", "progress"]
 
 
 def progress() -> Callback:
-    """Return what suits the output: Rich in a terminal, lines elsewhere."""
+    """Return the progress display: Rich's (else tqdm's) bar in a terminal, lines elsewhere."""
     if not sys.stderr.isatty() or not sys.stdout.isatty():
         return ProgressLines()
     if importlib.util.find_spec("rich") is None:
@@ -26,7 +26,7 @@ def progress() -> Callback:
 
 
 class StageRichBar(RichProgressBar):
-    """Rich's bar, which counts stages where there are stages."""
+    """Rich's bar; counts stages instead of epochs if the run has stages."""
 
     def _get_train_description(self, current_epoch: int) -> str:
         words = f"{_word(self.trainer)} {current_epoch + 1}"
@@ -56,7 +56,7 @@ class ProgressLines(ProgressBar):
         super().__init__()
         self.seconds = seconds
         self._enabled = True
-        # The clock counts from the start of the machine, so that 0 may be a moment ago.
+        # The monotonic clock may start at 0 when the machine starts, so 0 may be recent.
         self._printed = -math.inf
 
     def disable(self) -> None:
@@ -81,7 +81,7 @@ class ProgressLines(ProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
-        """Print a line where it is time."""
+        """Print a line if `seconds` have passed since the last one, or after the last batch."""
         now = time.monotonic()
         last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         if self._enabled and (last or now - self._printed >= self.seconds):

@@ -1,4 +1,4 @@
-"""What a checkpoint says about its data, so that text goes in and comes out right."""
+"""The data set of a model in its checkpoint, so that text is encoded and decoded as in training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 __all__ = ["KEY", "Provenance"]
 
 KEY = "sparse_patterns_data"
-"""Where the class path and the arguments of the data set are in a checkpoint."""
+"""Key of a checkpoint that holds the class path and the arguments of the data set."""
 
 
 class Provenance(Callback):

@@ -16,9 +16,9 @@ __all__ = ["SeedEachBatch"]
 class SeedEachBatch(Callback):
     """Seeds Python, NumPy and torch before each training batch, by seed, process and batch.
 
-    Saving the states of the generators would restore the moment of the checkpoint. This also
-    survives what lies between two optimizer steps: a validation run or a sample that draws random
-    numbers, a gradient accumulation that is begun again, another number of data workers.
+    Saving the states of the generators would restore the moment of the checkpoint. Seeds by
+    batch do not depend on what happens between two optimizer steps: a validation run or a sample
+    that draws random numbers, a restarted gradient accumulation, another number of data workers.
 
     Args:
         seed: The seed of the run; None takes that of Lightning's `seed_everything`, or 0.
@@ -48,9 +48,9 @@ class SeedEachBatch(Callback):
             numpy.random.seed(seed)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the seed: a resumed run goes on with that of the run it resumes."""
+        """Return the seed: a resumed run uses the seed of the run that it resumes."""
         return {"seed": self.seed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the seed of the resumed run."""
+        """Restore the seed of the run that is resumed."""
         self.seed = state_dict["seed"]

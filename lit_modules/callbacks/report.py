@@ -1,4 +1,4 @@
-"""The last word of a run: its figures as a table, and a sample of what the model writes."""
+"""The report at the end of a run: its figures as a table, and a sample of generated text."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Report(Callback):
 
     @rank_zero_only
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note what training says about itself."""
+        """Record steps, time and tokens of the training."""
         table = table_of(trainer)
         self._trained = {
             "optimizer steps": trainer.global_step,

@@ -14,7 +14,7 @@ __all__ = ["Stages"]
 
 
 class Stages(Callback):
-    """Gives data set, model and trainer the sequence length, windows and batch of each stage.
+    """Sets sequence length, windows and batch of each stage on data set, model and trainer.
 
     Without `table` and `doubling` it does nothing: the run then has ordinary epochs.
 
@@ -52,13 +52,13 @@ class Stages(Callback):
         return self.table.learning_rate_factor(step) if self.table else 1.0
 
     def position(self, step: int) -> Position | None:
-        """Return where optimizer step `step` lies, or None without stages."""
+        """Return the position of optimizer step `step` in the table, or None without stages."""
         return self.table.at(step) if self.table else None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Turn the table into epochs and prepare the first stage.
 
-        Outside training the data has the length of the last stage, also where one only tests.
+        Outside training the data has the length of the last stage, also in a test without training.
         """
         if self.table is None:
             return
@@ -81,8 +81,8 @@ class Stages(Callback):
                 f"stages need a data set with set_stage(), {type(_data(trainer)).__name__} has none"
             )
         # Lightning restarts a run that is limited by steps from other counters than one that is
-        # limited by epochs. A step limit cuts the table instead, and there is one case to be right
-        # in.
+        # limited by epochs. A step limit shortens the table instead, so that every run is
+        # limited by epochs.
         cap = trainer.max_steps if trainer.max_steps != -1 else self.table.steps
         self._limit = min(cap, self.table.steps)
         trainer.fit_loop.epoch_loop.max_steps = -1
@@ -96,7 +96,7 @@ class Stages(Callback):
     ) -> None:
         """Go to the batch after the last optimizer step of the checkpoint.
 
-        A checkpoint written after an exception may lie between two optimizer steps. Gradients are
+        A checkpoint written after an exception may be between two optimizer steps. Gradients are
         not saved, so the batches since the last step are taken again; the counters are set
         accordingly.
         """
@@ -108,12 +108,12 @@ class Stages(Callback):
             self._apply(trainer, pl_module, step)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the scheduler on the step of the optimizer: an exception may have parted them."""
+        """Set the scheduler to the step of the optimizer; after an exception they may differ."""
         if self._limit is not None:
             put_on_step(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give the model the windows of the stage whose batches come next."""
+        """Set the windows of the model to those of the stage that starts or continues."""
         if self._limit is not None:
             assert self.table is not None
             self._apply_model(trainer, pl_module, self.table.at(trainer.global_step))
@@ -159,7 +159,7 @@ class Stages(Callback):
     def _rewind(self, loops: dict[str, Any], step: int) -> None:
         """Set the saved counters to the state between two epochs, at the start of the next batch.
 
-        What is left of the stage is then an epoch of its own, with the batches that are left.
+        The remaining batches of the stage are then a separate epoch.
         """
         assert self.table is not None
         assert self._limit is not None

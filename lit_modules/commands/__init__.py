@@ -1,1 +1,1 @@
-"""The subcommands of `sparse-patterns`, one a file."""
+"""The subcommands of `sparse-patterns`, one per file."""

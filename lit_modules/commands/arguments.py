@@ -24,7 +24,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def mapping(words: Iterable[str]) -> dict[str, Any]:
-    """Read `FIELD=VALUE` words; a value is YAML, so numbers and lists are what they look like.
+    """Read `FIELD=VALUE` words; values are YAML, so that numbers and lists get their types.
 
     Raises:
         UsageError: A word has no `=`.

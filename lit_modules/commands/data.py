@@ -1,4 +1,4 @@
-"""`sparse-patterns data list|describe`: what there is to train on."""
+"""`sparse-patterns data list|describe`: list the data sets, or describe one."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def data(words: Sequence[str], datasets: Any) -> int:
 
     Args:
         words: The rest of the command line.
-        datasets: What finds a data set by name: it has `describe(name)` and `names()`.
+        datasets: The registry of data sets; it has `describe(name)` and `names()`.
     """
     parser = Parser(prog="sparse-patterns data", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="every data set that has a name")
-    describe = commands.add_parser("describe", help="what a name stands for, and its fields")
+    describe = commands.add_parser("describe", help="the class of a name, and its fields")
     describe.add_argument("name")
     arguments = parser.parse_args(words)
     if arguments.command == "describe":

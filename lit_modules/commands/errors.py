@@ -1,4 +1,4 @@
-"""Errors of the user, and how they become one line."""
+"""Errors caused by the user, reported in one line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 __all__ = ["UsageError", "not_accepted", "one_line", "state_dict_mismatch", "without_types"]
 
-# By name, so that saying what went wrong does not import what did not run.
+# By name, so that reporting an error does not import the libraries that define these.
 _FORESEEN = ("CheckpointError", "MisconfigurationException")
 
 
@@ -17,7 +17,7 @@ class UsageError(Exception):
 
 
 def one_line(error: BaseException) -> str:
-    """Return the message of an error as one line; an unforeseen error says what kind it is."""
+    """Return the message of an error as one line; an unforeseen one with its type."""
     text = " ".join(str(error).split())
     foreseen = isinstance(error, UsageError | ValueError | OSError | ImportError)
     if isinstance(error, OSError) and error.strerror:
@@ -33,7 +33,7 @@ def without_types(message: str) -> str:
     if not found:
         return message
     key = re.match(r'\s*(?:Parser key|Key) "([^"]*)"', head)
-    # One reason for each type that was tried, "- " in front; a reason may go on in further lines.
+    # One reason for each type that was tried, "- " in front; a reason may have several lines.
     reasons = [" ".join(part.split()) for part in re.split(r"\n\s*- ", "\n" + rest)]
     reasons = [
         re.sub(r"\s*Given value.*$", "", reason)
@@ -46,7 +46,7 @@ def without_types(message: str) -> str:
 
 
 def not_accepted(message: str, fields: Iterable[str]) -> str:
-    """Add near names to a report of a field that does not exist."""
+    """Add similar names to a report of a field that does not exist."""
     found = re.search(r"Option '([^']*)' is not accepted", message)
     known = sorted(fields)
     if not found or not known:
@@ -57,7 +57,7 @@ def not_accepted(message: str, fields: Iterable[str]) -> str:
 
 
 def state_dict_mismatch(message: str) -> str:
-    """Return one line of what torch says about a state dict that does not fit."""
+    """Shorten torch's report on a state dict that does not fit to one line."""
     lines = [line.strip() for line in message.splitlines()[1:] if line.strip()]
     if not lines:
         return message

@@ -18,7 +18,7 @@ from lit_modules.evaluation import read_predictions, score
 
 __all__ = ["evaluate"]
 
-# Parts of a training configuration that say nothing about the data set.
+# Parts of a training configuration that do not concern the data set.
 _OTHER_PARTS = ("trainer", "stages", "run", "seed_everything", "ckpt_path", "weights_only")
 
 
@@ -27,7 +27,7 @@ def evaluate(words: Sequence[str], datasets: Any) -> int:
 
     Args:
         words: The rest of the command line.
-        datasets: What finds a data set by name.
+        datasets: The registry of data sets.
     """
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     Parser.datasets, Parser.classes = datasets, {}
@@ -63,12 +63,15 @@ def _parser() -> Parser:
         "--predictions", type=str, required=True, help="predictions.jsonl, or a submission file"
     )
     parser.add_argument(
-        "--split", type=Literal["train", "val", "test"], default="val", help="whose answers count"
+        "--split",
+        type=Literal["train", "val", "test"],
+        default="val",
+        help="the part with the reference answers",
     )
     parser.add_argument(
         "--rules",
         type=Literal["squad", "triviaqa"] | None,
-        help="how answers are compared; by default as the configured model says, else squad",
+        help="how answers are compared; by default as in the configured model, else squad",
     )
     parser.add_argument(
         "--no_answer", type=bool | None, help="whether a question may have no answer, likewise"

@@ -31,7 +31,7 @@ def export(words: Sequence[str]) -> int:
         )
     weights.save_masked_lm(net, folder)
     tokenizer = Path(described.get("init_args", {}).get("tokenizer") or "")
-    # As the data set was given it: from where the training was started.
+    # As in the configuration: a path relative to the folder where training was started.
     if tokenizer.is_dir():
         weights.copy_tokenizer(tokenizer, folder, net.encoder.config.max_length)
     elif tokenizer.is_file():

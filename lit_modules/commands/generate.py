@@ -1,4 +1,4 @@
-"""`sparse-patterns generate`: continue a prompt with a trained language model, as it is written."""
+"""`sparse-patterns generate`: continue a prompt with a language model, printed token by token."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ def generate(words: Sequence[str], datasets: Any) -> int:
 def load(path: str, datasets: Any) -> tuple[Any, Any]:
     """Load a language model and the data set it was trained on.
 
-    The data set is made, not prepared: its files need not be there, only its way to encode text.
+    The data set is constructed but not prepared: only its encoding is used; files may be absent.
 
     Args:
         path: The checkpoint.
-        datasets: What finds a data set by its import path: it has `path_of(name)`.
+        datasets: The registry of data sets, also by import path; it has `path_of(name)`.
 
     Returns:
         The module, and the data module or None where the checkpoint names none.
@@ -82,14 +82,14 @@ def load_model(path: str, method: str | None = None) -> tuple[Any, dict[str, Any
 
     Args:
         path: The checkpoint.
-        method: What the model must be able to do, if anything.
+        method: Name of a method that the model must have; None for none.
 
     Returns:
         The module, and class path and arguments of its data set, empty where none are named.
 
     Raises:
         FileNotFoundError: There is no such file.
-        CheckpointError: The file is no checkpoint, or of a model that does not do that.
+        CheckpointError: The file is no checkpoint, or the model lacks the method.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"--ckpt_path {path}: no such file")
@@ -130,7 +130,7 @@ def _imported(path: str) -> Any:
 
 
 def _texts(tokens: Iterator[Tensor], data: Any) -> Iterator[str]:
-    """Turn tokens into text as they come.
+    """Decode tokens one after another.
 
     A character of several bytes is written when it is complete, and so is what a tokenizer writes
     differently once the next token is known.
@@ -160,6 +160,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--top-k", type=int, default=None)
     parser.add_argument("--top-p", type=float, default=None)
     parser.add_argument("--greedy", action="store_true", help="always the most likely token")
-    parser.add_argument("--seed", type=int, default=None, help="the same seed, the same text")
+    parser.add_argument("--seed", type=int, default=None, help="the same seed gives the same text")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser

@@ -1,6 +1,6 @@
-"""What a model takes from its data set: the class says so, the command line hands it over.
+"""Arguments of a model taken from its data set: named by the class, set by the command line.
 
-A model class names it in `from_data`, each an attribute of the data set and an argument of the
+A model class lists them in `from_data`; each is an attribute of the data set and an argument of the
 model:
 
     class Classifier(LightningModule):
@@ -20,14 +20,14 @@ from lit_modules.commands.short_names import MODELS, expand
 
 __all__ = ["FromDataError", "model_path", "names_from_data", "taken"]
 
-# What a model without `from_data` is given where its arguments have the name.
+# What a model without `from_data` takes, if it has an argument of the name.
 _USUAL = ("vocabulary_size", "unit")
 
 
 class FromDataError(Exception):
-    """What a model takes from its data set cannot be had; `error` is for the user.
+    """A value that a model takes from its data set is not available; `error` is for the user.
 
-    The parser hides what its links raise behind errors of its own; this is found in their context.
+    The parser replaces an error of a link by another error, which has this one in its context.
     """
 
     def __init__(self, error: Exception) -> None:
@@ -35,8 +35,8 @@ class FromDataError(Exception):
         self.error = error
 
     @classmethod
-    def behind(cls, error: BaseException | None) -> Exception | None:
-        """Return the error for the user that is behind another one, None if there is none."""
+    def in_context_of(cls, error: BaseException | None) -> Exception | None:
+        """Return the error for the user in the context of another one, None if there is none."""
         while error is not None:
             if isinstance(error, cls):
                 return error.error
@@ -45,7 +45,7 @@ class FromDataError(Exception):
 
 
 def model_path(words: Sequence[str], datasets: Any, default: str) -> str:
-    """Return the class path of the model that a command line names last, itself or in a file.
+    """Return the class path of the model that a command line names last, directly or in a file.
 
     Args:
         words: The command line, short names written out.
@@ -94,7 +94,7 @@ def _imported(path: str) -> Any:
 
 
 def taken(name: str, model: type | None) -> Callable[[Any], Any]:
-    """Return what gets an attribute from a data set, for a link of the parser.
+    """Return a function that reads an attribute of a data set, for a link of the parser.
 
     The function raises `FromDataError` where the data set does not have it or fails.
     """
@@ -125,7 +125,7 @@ def _options(words: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _path_in(config: str, datasets: Any, part: str) -> str | None:
-    """Return the class path of a part of a configuration; its faults are the parser's to say."""
+    """Return the class path of a part of a configuration; the parser reports its errors."""
     from omegaconf import OmegaConf
 
     if not config:

@@ -57,5 +57,5 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dilation", type=_numbers, default=1, help="distance of neighbouring keys, likewise"
     )
-    parser.add_argument("--config", help="a config.json, where none lies beside the weights")
+    parser.add_argument("--config", help="a config.json, if there is none beside the weights")
     return parser

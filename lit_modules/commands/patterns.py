@@ -26,7 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     listing = commands.add_parser("list", help="every pattern that has a name")
     listing.set_defaults(run=_list)
 
-    describe = commands.add_parser("describe", help="what a name stands for, and its fields")
+    describe = commands.add_parser("describe", help="the class of a name, and its fields")
     describe.add_argument("name")
     describe.set_defaults(run=_describe)
 

@@ -25,7 +25,7 @@ __all__ = ["RunSettings", "attach", "checkpoint_file", "default_name", "free_nam
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What a run leaves behind.
+    """What a run writes, and where.
 
     Args:
         folder: Where the folders of all runs are.
@@ -44,7 +44,7 @@ class RunSettings:
     pictures: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse what would never save."""
+        """Check the numbers."""
         if self.save_every < 1:
             raise ValueError(f"run save_every must be >= 1, got {self.save_every}")
         if self.sample < 0:
@@ -67,7 +67,7 @@ def default_name(words: Sequence[str], data: str) -> str:
 
 
 def free_name(folder: Path, name: str) -> str:
-    """Return `name`, numbered if a run of that name has left a checkpoint to keep."""
+    """Return `name`, with a number appended if a run of that name has a checkpoint."""
     number, free = 1, name
     while (folder / free / "checkpoints" / "last.ckpt").exists():
         number += 1
@@ -76,13 +76,13 @@ def free_name(folder: Path, name: str) -> str:
 
 
 def checkpoint_file(given: str | None, run: Path, must_exist: bool) -> str | None:
-    """Return the file that `best`, `last` or a path stands for.
+    """Return the checkpoint file for `best`, `last` or a path.
 
     Args:
         given: What the user gave; None for none.
         run: The run folder.
-        must_exist: Whether `best` and `last` must be there. Training may start without, so that one
-            command both starts a run and resumes it.
+        must_exist: Whether `best` and `last` must exist. Training may start without them, so that
+            one command both starts a run and resumes it.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -111,7 +111,7 @@ def attach(
     data: dict[str, Any],
     command: str,
 ) -> Path:
-    """Add to the trainer's arguments what fills the run folder, and return the folder.
+    """Add to the trainer's arguments what writes to the run folder, and return the folder.
 
     Loggers, callbacks and plugins that the user configures stay; `logger: false` and
     `enable_checkpointing: false` are honoured.
@@ -135,7 +135,7 @@ def attach(
         callbacks.append(Pictures(run))
     if trainer.get("enable_checkpointing") is not False and not dry:
         folder = run / "checkpoints"
-        # Lightning takes "best" from the first of them.
+        # Lightning takes "best" from the first checkpoint callback.
         monitor = getattr(model, "monitor", "val/loss")
         callbacks.append(best_checkpoint(folder, monitor, getattr(model, "monitor_mode", "min")))
         callbacks.append(LastCheckpoint(folder, settings.save_every))

@@ -1,8 +1,8 @@
 """Short names in configurations and on the command line, written out for the parser of classes.
 
-`data: text8` becomes `data: {class_path: datamodules.language_model.text8.Text8}`, and fields that
-stand beside the name become its `init_args`; `${data.sequence_length}` follows them there. The long
-form passes through unchanged, so that a saved configuration can be read again.
+`data: text8` becomes `data: {class_path: datamodules.language_model.text8.Text8}`, and fields
+beside the name become its `init_args`; `${data.sequence_length}` then refers to it there. The
+long form passes through unchanged, so that a saved configuration can be read again.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def expand(config: Mapping[str, Any], datasets: Any) -> dict[str, Any]:
 
     Args:
         config: The file as plain data, interpolations unresolved.
-        datasets: What finds a data set by name: it has `path_of(name)`.
+        datasets: The registry of data sets; it has `path_of(name)`.
 
     Raises:
         ValueError: A name is unknown; the message suggests near ones.

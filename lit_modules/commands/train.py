@@ -33,8 +33,8 @@ from sparse_patterns.registry import Record
 
 __all__ = ["train"]
 
-# `${...}` is resolved after the command line has had its say. Without abbreviations, a mistyped
-# option is an error and not another option.
+# `${...}` is resolved after the options of the command line are applied. Without abbreviations, a
+# mistyped option is an error and not another option.
 PARSER: dict[str, Any] = {"parser_mode": "omegaconf+", "allow_abbrev": False}
 
 
@@ -44,8 +44,8 @@ def train(command: str, words: Sequence[str], datasets: Any, debug: bool) -> int
     Args:
         command: fit, validate, test or predict.
         words: The rest of the command line.
-        datasets: What finds a data set by name.
-        debug: Whether to keep the notices of the libraries underneath.
+        datasets: The registry of data sets.
+        debug: Whether to show all messages and warnings of the libraries.
     """
     if not debug:
         _quieten()
@@ -67,11 +67,11 @@ def train(command: str, words: Sequence[str], datasets: Any, debug: bool) -> int
             seed_everything_default=1,
             auto_configure_optimizers=False,
             trainer_defaults={
-                # The stages set the number of epochs; -1 says that this is meant.
+                # The stages set the number of epochs; -1 means no limit.
                 "max_epochs": -1,
                 "num_sanity_val_steps": 0,
                 "log_every_n_steps": 10,
-                # The data sets share their batches out among processes themselves.
+                # The data sets distribute their batches over processes themselves.
                 "use_distributed_sampler": False,
                 "enable_model_summary": False,
             },
@@ -113,7 +113,7 @@ class Parser(LightningArgumentParser):
 
 
 class SaveConfig(SaveConfigCallback):
-    """Saves the configuration of a training run; a test of it leaves that alone."""
+    """Saves the configuration of a training run; a test of it does not replace that."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Save before training starts."""
@@ -125,7 +125,7 @@ class CommandLine(LightningCLI):
     """Adds stages, the run folder and the links from data set to model."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add what is ours beside trainer, model and data."""
+        """Add the options besides those of trainer, model and data."""
         parser.add_lightning_class_args(Stages, "stages")
         parser.add_class_arguments(RunSettings, "run")
         path = Parser.classes["model"]
@@ -137,11 +137,11 @@ class CommandLine(LightningCLI):
             parser.link_arguments("data", target, taken(name, model), apply_on="instantiate")
 
     def instantiate_classes(self) -> None:
-        """Make data set, model and trainer; say plainly what the data set lacks for the model."""
+        """Make data set, model and trainer; name what the data set lacks for the model."""
         try:
             super().instantiate_classes()
         except Exception as error:
-            plain = FromDataError.behind(error)
+            plain = FromDataError.in_context_of(error)
             if plain is not None:
                 raise plain from None
             short = without_types(str(error))
@@ -150,7 +150,7 @@ class CommandLine(LightningCLI):
             raise
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse, and settle the name of the run, which the saved configuration then carries."""
+        """Parse, and set the name of the run, which is saved with the configuration."""
         self.config = parser.parse_args(args)
         settings = self.config[self.config.subcommand]
         name = settings.run.name or default_name(args, settings.data.class_path)
@@ -159,8 +159,8 @@ class CommandLine(LightningCLI):
         settings.run.name = name
 
     def _parse_ckpt_path(self) -> None:
-        # Lightning would lay the hyper-parameters of the checkpoint over what the user asks for; a
-        # longer context, or another pattern, could then not be resumed with.
+        # Lightning would replace the user's arguments by the hyper-parameters of the checkpoint; a
+        # run could then not be resumed with a longer context or another pattern.
         """Leave the configuration as the user gave it."""
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -180,12 +180,12 @@ class CommandLine(LightningCLI):
             # The report prints the figures.
             arguments["verbose"] = False
         if subcommand == "predict":
-            # They are written as they come, and need not fit in memory together.
+            # Each batch is written at once, so that all predictions need not fit in memory.
             arguments["return_predictions"] = False
         return arguments
 
     def after_fit(self) -> None:
-        """Test the best weights, unless the run says not to."""
+        """Test the best weights, unless the settings of the run disable that."""
         settings: RunSettings = self._get(self.config_init, "run")
         if not settings.test or is_dry(self.trainer) or self.trainer.interrupted:
             return
@@ -210,8 +210,8 @@ def _fields(path: str | None) -> list[str]:
 
 
 def _quieten() -> None:
-    """Silence what the libraries say about things that are as they should be here."""
-    # Lightning calls the parser in a way that the parser is about to give up.
+    """Silence warnings of the libraries about settings that are intended here."""
+    # Lightning calls the parser in a way that the parser has deprecated.
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)

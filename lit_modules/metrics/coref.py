@@ -7,7 +7,7 @@ Mentions". A mention is an exact span; key K are the gold clusters, response R t
     B-cubed    mentions: sum(|K & R|^2 / |K|) / sum(|K|)
     CEAF-phi4  clusters: best one-to-one sum(2 |K & R| / (|K| + |R|)) / number of clusters
 
-each as it stands for recall, with K and R exchanged for precision.
+each formula is that of recall; for precision K and R are exchanged.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class CoreferenceScore(Metric):
     """MUC, B-cubed, CEAF-phi4 and the average of their F1, over all documents together.
 
     Numerators and denominators are added over documents before they are divided, as the shared
-    tasks' scorer does. Clusters of one mention count as they are given: leave them out of both
-    sides where the data set has none.
+    tasks' scorer does. Clusters of one mention are counted, too: remove them from both
+    sides if the data set has none.
     """
 
     full_state_update = False
@@ -147,7 +147,7 @@ def _score(key: list[list[Mention]], response: list[list[Mention]]) -> tuple[_Su
 
 def _muc(shared: Counter[tuple[int, int]], sizes: list[int]) -> tuple[float, float]:
     """Return links kept and links of the clusters whose numbers come first in `shared`."""
-    # A mention that the other side does not know is a part of its own.
+    # A mention that the other side lacks is a separate part.
     parts = [size for size in sizes]
     for (at, _), n in shared.items():
         parts[at] -= n - 1

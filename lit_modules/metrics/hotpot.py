@@ -15,7 +15,7 @@ __all__ = ["HotpotScore"]
 
 _PARTS = ("answer", "support", "joint")
 _NUMBERS = ("exact_match", "f1", "precision", "recall")
-# Answers that a span of the text cannot be partly right about.
+# Answers that get no partial credit.
 _WHOLE = {"yes", "no", "noanswer"}
 
 Facts = Sequence[Sequence[Any]]

@@ -38,7 +38,7 @@ class AnswerScore(Metric):
     """Exact match and F1 of answers, each with the accepted answer that fits best.
 
     A question may be asked of several documents: the prediction with the highest score counts, in
-    whichever batch or process it was made.
+    any batch or process.
 
     Args:
         rules: How answers are compared: "squad" or "triviaqa".
@@ -83,7 +83,7 @@ class AnswerScore(Metric):
             scores: How good each prediction is among those of its question; needed with
                 `questions`.
             no_answer_scores: How likely it is that there is no answer, for the best threshold; the
-                predictions must be answers then, wherever the model has one to offer.
+                predictions must be answers then, wherever the model has one.
 
         Raises:
             ValueError: The arguments differ in length or are incomplete, or a question has no
@@ -169,12 +169,12 @@ class AnswerScore(Metric):
 
 
 def _rank(row: _Row) -> tuple[float, float, float]:
-    # Of equal scores the worse answer counts, in whatever order the processes come.
+    # Of equal scores the worse answer counts, so that the order of processes does not matter.
     return row.score, -row.exact_match, -row.f1
 
 
 def _number(question: str) -> float:
-    """Return a number for a question, exact in float64 and almost surely its own."""
+    """Return a number for a question, exact in float64 and almost surely unique."""
     digest = hashlib.blake2b(question.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return float(int.from_bytes(digest, "little") >> 12)
 
@@ -190,8 +190,8 @@ def _means(rows: Sequence[_Row], prefix: str = "") -> dict[str, float]:
 def _best(rows: Sequence[_Row], name: str) -> dict[str, float]:
     """Return the best mean of `name` over all thresholds, and the threshold.
 
-    An answer is given where the score for "no answer" is not above the threshold. Starting from
-    answering nothing, the answers come in the order of that score; equal ones come together.
+    An answer is given where the score for "no answer" is not above the threshold. Starting
+    without any answer, answers are added in the order of that score, equal scores together.
     """
     gained = float(sum(not row.answerable for row in rows))
     best, threshold = gained, 0.0

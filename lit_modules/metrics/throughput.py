@@ -114,8 +114,7 @@ def peak_memory(device: torch.device) -> int:
     """Return the most memory in use so far, in bytes: of the GPU, else of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    # On Linux `ru_maxrss` starts from the process this one was forked from; its own account does
-    # not.
+    # On Linux `ru_maxrss` includes the parent before the fork; `VmHWM` does not.
     status = Path("/proc/self/status")
     if status.exists():
         for line in status.read_text(encoding="ascii", errors="replace").splitlines():

@@ -1,1 +1,1 @@
-"""Networks on `sparse_patterns.attention`, free of Lightning."""
+"""Networks on `sparse_patterns.attention`, without Lightning."""

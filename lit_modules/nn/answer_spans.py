@@ -39,7 +39,7 @@ def gold_mask(positions: Tensor, length: int) -> Tensor:
     Two answers may begin at one token, which counts once.
     """
     rows = positions.shape[0]
-    # One more column takes the padding.
+    # An extra column receives the padding.
     mask = torch.zeros(rows, length + 1, dtype=torch.bool, device=positions.device)
     mask.scatter_(1, torch.where(positions < 0, length, positions), True)
     return mask[:, :length]
@@ -92,7 +92,7 @@ def best_spans(
         allowed: bool `(rows, length)`, tokens that an answer may begin or end in.
         example: int64 `(rows,)`, the example that a row belongs to.
         examples: Number of examples.
-        top: Starts, and ends, that are looked at.
+        top: Starts, and ends, that are considered.
         longest: Tokens of the longest span.
     """
     starts = starts.float().masked_fill(~allowed, -torch.inf)
@@ -122,7 +122,7 @@ def best_spans(
 def no_answer_scores(starts: Tensor, ends: Tensor, example: Tensor, examples: int) -> list[float]:
     """Return the score of "no answer" of each example: the first tokens of all its rows together.
 
-    It compares with the score of a span: both are unnormalised log-probabilities of one softmax.
+    Comparable with the score of a span: both are unnormalised log-probabilities of one softmax.
     """
     first = torch.zeros_like(starts, dtype=torch.bool)
     first[:, 0] = True

@@ -1,4 +1,4 @@
-"""What a decoder asks of a pattern: by any name, causal, and with a known reach into the past."""
+"""What a decoder needs of a pattern: made from a name, causal, and of a known reach backwards."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PatternLike = str | Mapping[str, Any] | sp.Pattern
 
 
 def resolve(pattern: PatternLike) -> sp.Pattern:
-    """Return the pattern that a name or a config stands for.
+    """Return the pattern of a name or a config.
 
     Raises:
         ValueError: The name or the config is unknown; the message suggests near ones.
@@ -28,10 +28,10 @@ def resolve(pattern: PatternLike) -> sp.Pattern:
 
 
 def causal(pattern: sp.Pattern) -> sp.Pattern:
-    """Return the pattern without the pairs whose key lies after the query.
+    """Return the pattern without the pairs whose key is after the query.
 
-    The same set as `pattern & Causal()`, with windows cut instead of intersected: kernels know what
-    to do with a one-sided window.
+    The same set as `pattern & Causal()`, with windows cut instead of intersected: kernels support
+    one-sided windows.
     """
     if isinstance(pattern, sp.Window):
         return dataclasses.replace(pattern, right=0)
@@ -75,7 +75,7 @@ def memory_lengths(pattern: sp.Pattern, *, heads: int, layers: int) -> tuple[int
                 if not atom.children() and not isinstance(atom, _OF_DISTANCE):
                     raise ValueError(
                         "memory needs a pattern of distances (Window, Causal, Full, Strided), got "
-                        f" {atom!r} in layer {layer}: it means other keys in each segment"
+                        f"{atom!r} in layer {layer}: it means other keys in each segment"
                     )
             flat = negation_normal_form(one)
             assert look_ahead(flat) is None, "the decoder makes its pattern causal"

@@ -52,7 +52,7 @@ def at_positions(hidden: Tensor, positions: Tensor) -> Tensor:
 
     Args:
         hidden: `(rows, length, width)`.
-        positions: int64 `(rows, n)`; a negative one is padding, for which any token stands.
+        positions: int64 `(rows, n)`; a negative one is padding and gives an arbitrary token.
 
     Returns:
         `(rows, n, width)`.

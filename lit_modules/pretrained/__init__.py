@@ -1,1 +1,1 @@
-"""Pretrained weights: read, name, save and lengthen them; `lit_modules.weights` is the door."""
+"""Pretrained weights: read, name, save and lengthen them; `lit_modules.weights` is public."""

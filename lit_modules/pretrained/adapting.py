@@ -61,7 +61,7 @@ def adapt(encoder: Encoder, config: EncoderConfig, *, kernel: str = "auto") -> E
 
 
 def repeated(table: Tensor, special: int, new_special: int, length: int) -> Tensor:
-    """Return `new_special + length` rows: the special ones, then the others over and over."""
+    """Return `new_special + length` rows: the special ones, then the others repeated."""
     rows = table.new_zeros(new_special + length, table.shape[1])
     rows[:special] = table[:special]
     positions = table[special:]

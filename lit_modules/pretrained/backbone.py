@@ -20,7 +20,7 @@ from sparse_patterns.registry import did_you_mean
 
 __all__ = ["SCRATCH", "EncoderSettings", "build_encoder", "reads_global_mask", "train_only"]
 
-# Fields that a pretrained encoder has decided, with what a fresh one has.
+# Fields that pretrained weights determine, with the values of a fresh encoder.
 _SIZES: dict[str, Any] = {
     "layers": 12,
     "heads": 12,
@@ -40,7 +40,7 @@ class EncoderSettings:
 
     Args:
         path: Folder or file of pretrained weights of BERT, RoBERTa or Longformer; None starts from
-            fresh weights, of the sizes below, which a path decides itself.
+            fresh weights, of the sizes below, which a path determines otherwise.
         layers: Number of layers; 12.
         heads: Attention heads of a layer; 12.
         width: Features of a token; 768.
@@ -51,7 +51,7 @@ class EncoderSettings:
             and what it is saved as. longformer with global projections, else roberta.
         init_std: Standard deviation of fresh weights; 0.02 at a width of 768 as in BERT, and larger
             in narrower encoders, in proportion to the square root of 768 / width: with 0.02 the
-            scores of a narrow one are so small that it hardly learns whom to attend to.
+            scores of a narrow one are so small that attention hardly learns.
         pattern: What attends to what: a registered name or a config; None keeps that of the
             checkpoint (a fresh encoder: full).
         window: Short for the longformer pattern with this two-sided window (even; one number or one
@@ -163,7 +163,7 @@ class EncoderSettings:
 
     @property
     def absent(self) -> bool:
-        """Whether the weights are not where `path` says, and nothing else tells the sizes."""
+        """Whether the weights are not where `path` says, and no other setting gives the sizes."""
         return self.path is not None and self.architecture is None and not Path(self.path).exists()
 
 
@@ -310,7 +310,7 @@ def _check_tokens(config: EncoderConfig, vocabulary_size: int, pad_id: int, sour
         raise ValueError(
             f"the data set has {vocabulary_size} tokens, but the vocabulary of {source} has "
             f"{config.vocabulary_size}: another tokenizer than that of the weights; give the "
-            "tokenizer that lies beside them"
+            "tokenizer that is beside them"
         )
     if pad_id != config.pad_id:
         raise ValueError(

@@ -29,7 +29,7 @@ _NAMES = (
 )
 _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 
-# What torch says when it meets something else than tensors and plain data.
+# What torch's error says about a file with more than tensors and plain data.
 _CODE = ("Unsupported global", "Unsupported class", "GLOBAL", "call reduce", "instantiate")
 
 
@@ -42,10 +42,10 @@ class Source:
     """What was read.
 
     Attributes:
-        name: Where from, in words.
+        name: The source, for messages.
         state: Tensors by their names in the file.
         config: Content of the `config.json` beside them, None where there is none.
-        folder: Where they lie, None for a state dict.
+        folder: Their folder, None for a state dict.
     """
 
     name: str
@@ -166,7 +166,7 @@ def _tensors(content: object, name: str) -> dict[str, Tensor]:
 
 
 def _reason(error: BaseException) -> str:
-    """Return what torch says, without its advice to open the file all the same."""
+    """Return torch's message without its advice to load the file anyway."""
     for line in str(error).splitlines():
         if any(word in line for word in _CODE):
             return line.strip().split(". ")[0].removeprefix("WeightsUnpickler error: ")

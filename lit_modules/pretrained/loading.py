@@ -86,7 +86,7 @@ def assemble(
     Raises:
         WeightsError: A tensor is missing, left over, of another shape, or not finite.
     """
-    # Without storage, a parameter that were not filled could not be used either.
+    # Without storage, so that a parameter that is not filled cannot be used by mistake.
     with torch.device("meta"):
         encoder = Encoder(config, **options)
     wanted = encoder.state_dict()

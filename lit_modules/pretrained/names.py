@@ -11,7 +11,7 @@ from lit_modules.pretrained.files import WeightsError
 
 __all__ = ["Sorted", "sort"]
 
-# Every encoder has this table, so that what stands before it is the prefix.
+# Every encoder has this table, so that the text before it is the prefix.
 _ANCHOR = "embeddings.word_embeddings.weight"
 _PARTS = ("embeddings.", "encoder.", "pooler.")
 _BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
@@ -26,7 +26,7 @@ class Sorted:
         encoder: Those of the encoder, by its own names.
         heads: All others, by the names in the checkpoint.
         buffers: Names of constants that are computed here.
-        prefix: What stood before the encoder's names.
+        prefix: The text before the encoder's names.
         renamed: Number of old spellings.
     """
 

@@ -18,9 +18,9 @@ class LoadReport:
         missing: Optional parts that the checkpoint does not have, and the encoder neither.
         left_over: Names in the checkpoint that the encoder has no use for: heads of tasks.
         buffers: Names of constants in the checkpoint, which are computed here.
-        prefix: What stood before the encoder's names.
+        prefix: The text before the encoder's names.
         renamed: Number of names in an old spelling.
-        folder: Where the files lie, None for a state dict.
+        folder: Folder of the files, None for a state dict.
     """
 
     source: str
@@ -70,7 +70,7 @@ class LongReport:
 
     @property
     def folder(self) -> Path | None:
-        """Where the files of the encoder before lie."""
+        """Folder of the files of the encoder before."""
         return self.loaded.folder if self.loaded is not None else None
 
     def __str__(self) -> str:
@@ -99,7 +99,7 @@ class BackboneReport:
 
     @property
     def folder(self) -> Path | None:
-        """Where the files of the pretrained encoder lie."""
+        """Folder of the files of the pretrained encoder."""
         return self.loaded.folder if self.loaded is not None else None
 
     def __str__(self) -> str:

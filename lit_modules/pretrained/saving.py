@@ -58,7 +58,7 @@ def save(
     """Write an encoder with or without a head; see `save_encoder`.
 
     Args:
-        encoder: Tells the configuration, and where the tokenizer is.
+        encoder: Gives the configuration, and the folder of the tokenizer.
         state: All tensors, by the names of `transformers`.
         architecture: Its class; that of the encoder alone by default.
         folder: Made if it is not there; files of these names are replaced.

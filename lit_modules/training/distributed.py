@@ -1,4 +1,4 @@
-"""The little that models do across processes themselves; the strategy does the rest."""
+"""Communication between processes by the models themselves; the strategy does the rest."""
 
 from __future__ import annotations
 

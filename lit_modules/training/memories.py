@@ -14,7 +14,7 @@ __all__ = ["Memories"]
 
 
 class Memories:
-    """Keeps what training, validation and test remember apart.
+    """Separate segment memories of training, validation and test.
 
     Training may be interrupted between two optimizer steps; the batches since the last step are
     then taken again by the run that resumes it. What is saved is therefore the memory at the last
@@ -43,26 +43,26 @@ class Memories:
         self._parts[part].store(layers, length)
 
     def reset(self, part: str) -> None:
-        """Start the streams of a part anew."""
+        """Clear the memory of a part."""
         self._parts[part].reset()
 
     def to(self, device: torch.device) -> None:
-        """Move what was loaded to the device of the model."""
+        """Move a loaded memory to the device of the model."""
         self._parts["train"].to(device)
 
     def note(self, step: int) -> None:
-        """Note what is remembered after optimizer step `step`; call it before each batch."""
+        """Record the memory after optimizer step `step`; call it before each batch."""
         if self._noted is None or self._noted[0] != step:
             self._noted = step, self._parts["train"].state_dict()
 
     def state_dict(self, step: int) -> list[dict[str, Any]]:
-        """Return what every process remembers of training at optimizer step `step`."""
+        """Return the training memory of every process at optimizer step `step`."""
         noted = self._noted
         if noted is not None and noted[0] == step:
             return gather(noted[1])
         return gather(self._parts["train"].state_dict())
 
     def load_state_dict(self, state: list[dict[str, Any]], rank: int) -> None:
-        """Take over the memory of this process; another number of processes starts anew."""
+        """Restore the memory of this process; ignored if the number of processes has changed."""
         if len(state) == world_size():
             self._parts["train"].load_state_dict(state[rank])

@@ -18,8 +18,8 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Split parameters into those that decay and those that do not.
 
-    Matrices (projections, embeddings) decay; vectors (norms, biases) are scales and offsets, and
-    pulling them to zero only undoes what they are for. Shared parameters come once.
+    Matrices (projections, embeddings) decay; vectors (norms, biases) are scales and offsets,
+    which decay would pull away from their task. Shared parameters are listed once.
 
     Args:
         parameters: What is trained; parameters without gradients are left out.
@@ -39,7 +39,7 @@ def parameter_groups(
 
 
 def learning_rate_factor(module: LightningModule) -> Callable[[int], float]:
-    """Return what the stages of the run make of the learning rate, by optimizer step.
+    """Return the learning-rate factor of the stages of the run, by optimizer step.
 
     Constant where the module has no trainer, or the trainer no stages.
     """
@@ -75,8 +75,8 @@ def configure_adamw(
         eps: Added to the root of the squared gradient.
         rates: Peak rates of parts of the module, by the names of its children; all others have
             `learning_rate`.
-        factor: What the rates are multiplied by at an optimizer step; by default what the stages
-            say.
+        factor: What the rates are multiplied by at an optimizer step; by default the factor of
+            the stages.
 
     Raises:
         ValueError: A number is out of range, or the module has nothing to train.

@@ -1,4 +1,4 @@
-"""The learning rate of a run that is counted in epochs: warm-up, then a fall to nothing.
+"""The learning rate of a run that is counted in epochs: warm-up, then decay to zero.
 
 Runs with stages have theirs from the stage table instead.
 """
@@ -22,7 +22,7 @@ def factor(step: int, total: int, warmup: float, decay: Decay) -> float:
     """Return what the learning rate is multiplied by.
 
     Args:
-        step: Optimizer steps that are behind.
+        step: Optimizer steps done.
         total: Optimizer steps of the run.
         warmup: Optimizer steps over which the rate rises; below 1, the share of `total`.
         decay: How it falls from there to the end.
@@ -58,9 +58,9 @@ def steps_of(module: LightningModule) -> int:
 
 
 def schedule(module: LightningModule, warmup: float, decay: Decay) -> Callable[[int], float] | None:
-    """Return the factor by optimizer step, None where stages say it.
+    """Return the factor by optimizer step, None where stages determine it.
 
-    A pure function of the step and the length of the run, so that a resumed run goes on as it was.
+    A pure function of the step and the length of the run, so that a resumed run continues exactly.
 
     Raises:
         ValueError: A number is out of range.
@@ -77,8 +77,8 @@ def schedule(module: LightningModule, warmup: float, decay: Decay) -> Callable[[
 
     def at(step: int) -> float:
         if math.isinf(trainer.num_training_batches) and trainer.max_steps < 1:
-            # Asked for before the batches of an epoch have been counted. The module puts the rate
-            # right when training starts.
+            # Called before the batches of an epoch have been counted. The module corrects the rate
+            # when training starts.
             return 1.0
         return factor(step, steps_of(module), warmup, decay)
 

@@ -31,7 +31,7 @@ class ScoredModule(LightningModule):
 
     Args:
         bits: Names of the bits that are logged beside `loss`, each with what they are counted per:
-            the `units` of text that scored tokens stand for, or the `tokens` themselves.
+            the `units` of text in the scored tokens, or the `tokens` themselves.
     """
 
     def __init__(self, bits: dict[str, str]) -> None:
@@ -139,5 +139,5 @@ def total_nats(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def units_scored(batch: Batch, tokens: Tensor) -> Tensor:
-    """Return the units of text that the scored tokens of a batch stand for: one each by default."""
+    """Return the units of text in the scored tokens of a batch: one per token by default."""
     return batch["units_scored"].sum() if "units_scored" in batch else tokens

@@ -1,9 +1,10 @@
 """Stages of a training run: how length, window, learning rate and batch change with the step.
 
-A long context is cheapest to learn last. A run is a table of stages, each a number of optimizer
-steps with its own sequence length, window scale, learning rate and batch (Longformer, section 4.1:
-"double window and length, halve the rate, five stages"). Everything here is a pure function of the
-table and the step, so that a run that was killed and resumed is the run that was not.
+A long context costs the most to train on, so it comes last. A run is a table of stages, each a
+number of optimizer steps with its sequence length, window scale, learning rate and batch
+(Longformer, section 4.1: "double window and length, halve the rate, five stages"). Everything is a
+pure function of the table and the step, so that a run that was killed and resumed equals one
+without interruption.
 """
 
 from __future__ import annotations
@@ -64,11 +65,11 @@ class Doubling:
 
     Args:
         stages: Number of stages.
-        steps: Optimizer steps of each stage; one number serves all.
+        steps: Optimizer steps of each stage; one number is for all stages.
         sequence_length: Tokens of a sequence in the first stage.
         longest: No sequence is longer than this, however often it would double.
-        batch_size: Sequences of one batch over all processes; one number serves all stages.
-        accumulation: Batches whose gradients make one optimizer step; one number serves all stages.
+        batch_size: Sequences of one batch over all processes; one number is for all stages.
+        accumulation: Batches whose gradients make one optimizer step; one number is for all stages.
         learning_rate_ratio: What the learning rate is multiplied by from stage to stage.
     """
 
@@ -117,13 +118,13 @@ class Doubling:
 
 @dataclass(frozen=True)
 class Position:
-    """Where in the table an optimizer step lies.
+    """Position of an optimizer step in the table.
 
     Attributes:
         index: The stage, counted from 0.
         stage: Its row.
         first_step: The optimizer step at which the stage begins.
-        steps_done: Optimizer steps of the stage that are behind.
+        steps_done: Optimizer steps of the stage that are done.
     """
 
     index: int
@@ -133,7 +134,7 @@ class Position:
 
     @property
     def batches_done(self) -> int:
-        """Batches of the stage that are behind."""
+        """Batches of the stage that are done."""
         return self.steps_done * self.stage.accumulation
 
 
@@ -193,7 +194,7 @@ class StageTable:
     def at(self, step: int) -> Position:
         """Return the stage to which optimizer step `step` (counted from 0) belongs.
 
-        A step beyond the last one lies at the end of the last stage.
+        A step beyond the last one is at the end of the last stage.
 
         Raises:
             ValueError: `step` is negative.

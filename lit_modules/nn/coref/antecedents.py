@@ -14,7 +14,7 @@ __all__ = ["Antecedents", "CoarseScorer", "FineScorer", "Refinement"]
 
 
 class Antecedents(NamedTuple):
-    """The antecedents that were left to each kept span.
+    """The antecedents that the coarse score keeps for each kept span.
 
     Attributes:
         spans: int64 (K, A), kept spans; 0 where there are fewer.
@@ -28,7 +28,7 @@ class Antecedents(NamedTuple):
 
 
 class CoarseScorer(nn.Module):
-    """Mention scores, a bilinear form, and how many spans lie between (Lee et al. 2018).
+    """Mention scores, a bilinear form, and the number of spans between (Lee et al. 2018).
 
     Args:
         width: Features of a span.
@@ -49,7 +49,7 @@ class CoarseScorer(nn.Module):
         Args:
             spans: (K, F), in order of the text.
             mentions: (K,), their scores as mentions.
-            most: Antecedents that are left to a span.
+            most: Antecedents kept for a span.
         """
         kept = len(spans)
         order = torch.arange(kept, device=spans.device)
@@ -66,8 +66,8 @@ class CoarseScorer(nn.Module):
 class FineScorer(nn.Module):
     """A feed-forward score of two spans, their product, and features of the pair.
 
-    Its first layer is applied to each part by itself, and one by one to each span rather than to
-    each pair, so that only the product is as large as all pairs.
+    Its first layer is applied to each part separately, and to each span rather than to each
+    pair, so that only the product needs memory for all pairs.
 
     Args:
         width: Features of a span.
@@ -75,7 +75,7 @@ class FineScorer(nn.Module):
         features: Features of the vector for each property of a pair.
         genres: Number of genres, the unknown one included.
         dropout: Share of features that is dropped in training.
-        rows: Spans whose pairs are looked at in one go.
+        rows: Spans whose pairs are computed together.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class FineScorer(nn.Module):
 
         Args:
             spans: (K, F).
-            antecedents: What was left to each.
+            antecedents: Those kept for each span.
             speakers: int64 (K,), 0 where unknown.
             genre: int64 (), 0 where unknown.
         """
@@ -130,7 +130,7 @@ class FineScorer(nn.Module):
 
 
 class Refinement(nn.Module):
-    """Each span takes over from its expected antecedent, through a gate (Lee et al. 2018).
+    """Mixes each span with its expected antecedent by a gate (Lee et al. 2018).
 
     Args:
         width: Features of a span.
@@ -141,10 +141,10 @@ class Refinement(nn.Module):
         self.gate = nn.Linear(2 * width, width)
 
     def forward(self, spans: Tensor, antecedents: Antecedents, scores: Tensor) -> Tensor:
-        """Return refined spans (K, F) for `scores` (K, A); no antecedent is a span by itself."""
+        """Return refined spans (K, F) for `scores` (K, A); without antecedent a span stays."""
         shares = torch.cat((scores.new_zeros(len(spans), 1), scores), dim=1).softmax(1)
         expected = shares[:, :1] * spans
-        # One antecedent of every span at a time: all at once would be A times as large.
+        # One antecedent of every span at a time: all together would need A times the memory.
         for column in range(scores.shape[1]):
             share = shares[:, column + 1 : column + 2]
             expected = expected + share * spans[antecedents.spans[:, column]]

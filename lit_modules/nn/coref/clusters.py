@@ -14,13 +14,13 @@ Clusters = list[list[tuple[int, int]]]
 
 
 def marginal_loss(ranking: Ranking, mentions: Tensor, clusters: Tensor) -> Tensor:
-    """Return the negative marginal log-likelihood of all right antecedents, in nats.
+    """Return the negative marginal log-likelihood of all correct antecedents, in nats.
 
-    The right antecedents of a kept span are those of its gold cluster; where none of them is left,
-    "refers to none" is right (Lee et al. 2017, section 4).
+    The correct antecedents of a kept span are those of its gold cluster; if none is kept,
+    "refers to none" is correct (Lee et al. 2017, section 4).
 
     Args:
-        ranking: What the head says.
+        ranking: The output of the head.
         mentions: int64 (M, 2), gold mentions, first and last word.
         clusters: int64 (M,), the cluster of each.
 
@@ -39,12 +39,12 @@ def marginal_loss(ranking: Ranking, mentions: Tensor, clusters: Tensor) -> Tenso
 def mention_loss(ranking: Ranking, mentions: Tensor) -> Tensor:
     """Return the binary cross-entropy of mention scores, in nats, (): kept spans, and all gold.
 
-    A gold mention that was not kept is otherwise taught nothing, and an antecedent that was not
-    kept teaches its mentions to refer to none: where many are missing at first, training may settle
-    for keeping none.
+    Without this loss, a gold mention that was not kept gets no gradient, and an antecedent that was
+    not kept trains its mentions to refer to none: if many are missing at first, training may
+    converge to keeping none.
 
     Args:
-        ranking: What the head says; `wanted` are the scores of the gold mentions.
+        ranking: The output of the head; `wanted` are the scores of the gold mentions.
         mentions: int64 (M, 2), gold mentions.
     """
     assert ranking.wanted is not None
@@ -79,7 +79,7 @@ def decode_clusters(ranking: Ranking) -> Clusters:
     for span, (other, linked) in enumerate(zip(best.tolist(), (score > 0).tolist(), strict=True)):
         if not linked:
             continue
-        # An antecedent comes earlier, so its own cluster is settled.
+        # An antecedent comes earlier, so its cluster is already known.
         cluster = cluster_of.setdefault(other, [spans[other]])
         cluster.append(spans[span])
         cluster_of[span] = cluster

@@ -24,14 +24,14 @@ class RankingSettings:
         longest_span: Words of the longest mention.
         spans_per_word: Spans that are kept, per word of the document.
         most_spans: Spans that are kept at most, whatever the length.
-        antecedents: Antecedents that are left to each span after the coarse score.
-        depth: How often spans are scored; between two times they take over from their expected
-            antecedents.
+        antecedents: Antecedents kept for each span after the coarse score.
+        depth: How often spans are scored; between two times each is updated from its expected
+            antecedent.
         inner: Features inside the feed-forward parts.
         features: Features of the vector for each property of a span or a pair.
         dropout: Share of features of the head that is dropped in training.
-        span_part: Candidate spans that are looked at in one go.
-        pair_part: Spans whose pairs are looked at in one go.
+        span_part: Candidate spans that are computed together.
+        pair_part: Spans whose pairs are computed together.
     """
 
     longest_span: int = 30
@@ -46,7 +46,7 @@ class RankingSettings:
     pair_part: int = 128
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be."""
+        """Check the values."""
         least = {"spans_per_word": 0.0, "dropout": 0.0}
         for name, value in vars(self).items():
             if name in least:
@@ -57,7 +57,7 @@ class RankingSettings:
 
 
 class Ranking(NamedTuple):
-    """What the head says about a document.
+    """The output of the head for a document.
 
     Attributes:
         spans: int64 (K, 2), first and last word of the kept spans, in order.
@@ -108,7 +108,7 @@ class MentionRanker(nn.Module):
 
         Args:
             pieces: (P, width), the encoder's tokens of the document in order.
-            words: int64 (P,), the word of each piece, never falling.
+            words: int64 (P,), the word of each piece, in ascending order.
             sentences: int64 (W,), the sentence of each word.
             speakers: int64 (W,), the speaker of each word; 0 where unknown.
             genre: int64 (), 0 where unknown.

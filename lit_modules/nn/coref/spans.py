@@ -39,7 +39,7 @@ class SpanVectors(nn.Module):
             words: int64 (S,), words of each span.
         """
         starts, ends = bounds.unbind(1)
-        # Only the pieces around these spans take part: consecutive spans lie close together.
+        # Only the pieces around these spans are used: consecutive spans are close together.
         low = int(starts.min()) if len(bounds) else 0
         high = int(ends.max()) + 1 if len(bounds) else 0
         near = pieces[low:high]

@@ -45,7 +45,7 @@ class SelfAttention(nn.Module):
         self.heads, self.head_dim = heads, width // heads
         self.pattern, self.layer, self.layers = pattern, layer, layers
         self.dropout, self.kernel = dropout, kernel
-        # Without biases: a bias of the keys shifts all scores of a query alike and would never
+        # Without biases: a bias of the keys shifts all scores of a query equally and would never
         # train.
         self.project_in = nn.Linear(width, 3 * width, bias=False)
         self.project_out = nn.Linear(width, width, bias=False)
@@ -82,7 +82,7 @@ class SelfAttention(nn.Module):
             k, v = torch.cat((memory[0], k), dim=2), torch.cat((memory[1], v), dim=2)
         kept = (k, v)
         if rotary is not None:
-            # Keys are kept unrotated and turned here: only differences of positions matter, and
+            # Keys are stored unrotated and rotated here: only differences of positions matter, and
             # counted from the start of the memory they stay small however long the stream is.
             q = rotate(q, _last(rotary, length))
             k = rotate(k, _last(rotary, k.shape[2]))

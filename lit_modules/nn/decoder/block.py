@@ -27,7 +27,7 @@ class FeedForward(nn.Module):
         self.project_out = nn.Linear(hidden, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Transform each token by itself, `(batch, length, width)`."""
+        """Transform each token independently, `(batch, length, width)`."""
         out: Tensor = self.project_out(F.gelu(self.project_in(x)))
         return out
 

@@ -23,7 +23,7 @@ INIT_STD = 0.02
 """Standard deviation of fresh weights."""
 
 FIRST_LOGIT_STD = 0.2
-"""Standard deviation of the first logits, which costs its square over two: 0.02 nats."""
+"""Standard deviation of the first logits; half of its square, 0.02 nats, adds to the first loss."""
 
 
 class DecoderOutput(NamedTuple):
@@ -113,7 +113,7 @@ class Decoder(nn.Module):
             )
             self.blocks.append(Block(attention, width, feedforward_width, dropout))
         self.norm = nn.LayerNorm(width)
-        # Counted here: a sharded parameter would tell its share.
+        # Counted here: a sharded parameter reports the size of its shard.
         self.matmul_weights = self.embedding.weight.numel() + sum(
             module.weight.numel() for module in self.modules() if isinstance(module, nn.Linear)
         )
@@ -130,15 +130,15 @@ class Decoder(nn.Module):
             for linear in (block.attention.project_out, block.feedforward.project_out):
                 nn.init.normal_(linear.weight, std=INIT_STD / math.sqrt(2 * len(self.blocks)))
         # The embedding is tied, so a plain gain of one predicts each token to follow itself. With
-        # signs that alternate, a token's own vector adds up to nothing, and any gain trains equally
-        # well.
+        # alternating signs, the products of a token's own vector cancel, and any gain trains
+        # equally well.
         gain = FIRST_LOGIT_STD / (INIT_STD * math.sqrt(self.norm.weight.numel()))
         signs = torch.arange(self.norm.weight.numel(), device=self.norm.weight.device) % 2 * 2 - 1
         with torch.no_grad():
             self.norm.weight.copy_(signs * min(1.0, gain))
 
     def set_window_scale(self, factor: float) -> None:
-        """Multiply both sides of every window of the pattern given at first by `factor`.
+        """Multiply both sides of every window of the original pattern by `factor`.
 
         Raises:
             ValueError: `factor` is not positive.
@@ -231,7 +231,7 @@ class Decoder(nn.Module):
 
 
 def _tail(pair: KeysValues, tokens: int) -> KeysValues:
-    """Return the last tokens of keys and values, without gradient or hold on the rest."""
+    """Return the last tokens of keys and values, without gradient and in storage of their own."""
     keys, values = pair
     start = max(0, keys.shape[2] - tokens)
     return keys[:, :, start:].detach().clone(), values[:, :, start:].detach().clone()

@@ -17,8 +17,8 @@ def rotary_tables(
     """Return the rotation of each position (Su et al. 2021, section 3.2.2).
 
     Angles are computed in float64 where the device has it: in float32 the fastest pair is wrong by
-    a hundredth of a turn beyond a million tokens. There is no table to keep, so nothing limits the
-    length and no cast of the model touches it.
+    a hundredth of a rotation beyond a million tokens. No table is stored, so the length is not
+    limited and a cast of the model changes nothing.
 
     Args:
         positions: int64 `(length,)`, in tokens.
@@ -34,7 +34,7 @@ def rotary_tables(
 
 
 def rotate(x: Tensor, tables: Rotary) -> Tensor:
-    """Turn each pair of features by the angle of its position.
+    """Rotate each pair of features by the angle of its position.
 
     Args:
         x: `(batch, heads, length, head_dim)`; features `i` and `i + head_dim / 2` are a pair.

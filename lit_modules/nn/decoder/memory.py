@@ -1,4 +1,4 @@
-"""Segment memory: what each row of a batch remembers of the segment before.
+"""Segment memory: keys and values of the previous segment, for each row of a batch.
 
 After Transformer-XL (Dai et al. 2019, section 3.2). A stream is cut into segments, and row `b` of
 consecutive batches holds consecutive segments. The keys and values of a segment serve the next one,
@@ -31,7 +31,7 @@ class SegmentMemory:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Clear the memory."""
         self._layers: tuple[KeysValues, ...] | None = None
         self._seen: list[int] = []
 
@@ -81,7 +81,7 @@ class SegmentMemory:
         self._layers = tuple(layers)
         if not self._seen:
             self._seen = [0] * layers[0][0].shape[0]
-        # Counting further than any layer remembers would say nothing more.
+        # A count beyond the longest memory of a layer is not needed.
         longest = max(keys.shape[2] for keys, _ in layers)
         self._seen = [min(seen + length, longest) for seen in self._seen]
 
@@ -91,7 +91,7 @@ class SegmentMemory:
         return {"layers": [list(pair) for pair in layers], "seen": list(self._seen)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over the memory of a checkpoint."""
+        """Restore the memory of a checkpoint."""
         self._layers = tuple((keys, values) for keys, values in state["layers"]) or None
         self._seen = list(state["seen"])
 

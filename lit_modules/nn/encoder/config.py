@@ -1,4 +1,4 @@
-"""What an encoder is made of, as a frozen record, and its form as a Hugging Face `config.json`."""
+"""The configuration of an encoder, frozen, and its form as a Hugging Face `config.json`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _NAMES = {
     "init_std": "initializer_range",
 }
 
-# What `transformers` assumes where a file does not say, beside the architecture's pad id.
+# What `transformers` assumes where a file omits a field, beside the architecture's pad id.
 _DEFAULTS = {
     "layers": 12,
     "heads": 12,
@@ -56,7 +56,7 @@ _DEFAULTS = {
     "init_std": 0.02,
 }
 
-# Ours alone: what no field of `transformers` holds.
+# Fields without a counterpart in `transformers`.
 _OWN = "sparse_patterns"
 
 

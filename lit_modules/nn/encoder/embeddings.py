@@ -62,7 +62,7 @@ class Embeddings(nn.Module):
         """Return the row of the position table of each token.
 
         BERT counts all tokens from 0. RoBERTa and Longformer count those that are not padding,
-        from `pad_id + 1`, and give `pad_id` to padding wherever it stands.
+        from `pad_id + 1`, and give `pad_id` to padding wherever it is.
         """
         if not self.config.special_positions:
             return torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)

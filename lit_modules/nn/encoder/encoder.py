@@ -179,7 +179,7 @@ class Encoder(nn.Module):
     def attention_maps(
         self, input_ids: Tensor, *, layers: range | None = None, **given: Any
     ) -> dict[int, Tensor]:
-        """Return what each token attends to, for looking at: dense, without dropout.
+        """Return what each token attends to, for inspection: dense, without dropout.
 
         Args:
             input_ids: int `(batch, length)`.

@@ -2,7 +2,7 @@
 
 The paper (section 3.1) gives the rows of global tokens projections of their own. Projecting all
 tokens by them costs as much as the local keys and values do, for a row or two that read the result.
-Moved to the side of the rows, the same products cost almost nothing:
+Applied to the few rows instead, the same products cost almost nothing:
 
     q . (W_k x_j + b_k)         = (W_k^T q) . x_j + q . b_k
     sum_j p_j (W_v x_j + b_v)   = W_v (sum_j p_j x_j) + b_v sum_j p_j
@@ -37,10 +37,10 @@ class GlobalRows:
 
 
 def without_rows(pattern: sp.Pattern) -> sp.Pattern | None:
-    """Return the pattern with the columns of global tokens only, to compute their rows apart.
+    """Return the pattern with the columns of global tokens only, to compute their rows separately.
 
-    None where rows are not simply those of `global_mask`, whole: that of a union which names
-    `BatchGlobal()` and no other global token with a row.
+    Only a union that contains `BatchGlobal()` and no other global part has such a form: its
+    global rows are exactly those in `global_mask`. Any other pattern gives None.
     """
     if not isinstance(pattern, sp.Union) or sp.BatchGlobal() not in pattern.parts:
         return None

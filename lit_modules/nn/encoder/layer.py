@@ -16,7 +16,7 @@ __all__ = ["EncoderLayer"]
 
 
 class AddAndNorm(nn.Module):
-    """A projection, added to the stream and normalised with it."""
+    """A projection, added to the residual stream; their sum is normalised."""
 
     def __init__(self, inputs: int, config: EncoderConfig) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class AddAndNorm(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Self-attention and what adds it to the stream."""
+    """Self-attention, its output projection, residual and norm."""
 
     def __init__(self, config: EncoderConfig, layer: int, kernel: str) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class AttentionBlock(nn.Module):
 
 
 class Intermediate(nn.Module):
-    """The widening half of the feed-forward."""
+    """First projection and activation of the feed-forward."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Attention maps: the probabilities of all pairs, computed densely, to be looked at."""
+"""Attention maps: the probabilities of all pairs, computed densely, for inspection."""
 
 from __future__ import annotations
 

@@ -13,9 +13,9 @@ __all__ = ["MaskedLM", "MaskedLMHead"]
 
 
 class MaskedLMHead(nn.Module):
-    """A layer, its norm, and the table of words with a bias: RoBERTa's and BERT's.
+    """A dense layer, a norm, and the word embeddings with a bias: RoBERTa's and BERT's.
 
-    The table is that of the encoder's input, which is given at each call.
+    The embeddings are those of the encoder's input, given at each call.
 
     Args:
         config: That of the encoder.
@@ -76,7 +76,7 @@ class MaskedLM(nn.Module):
             global_mask: bool `(batch, length)`, True for a global token.
             segment_ids: int `(batch, length)`, within which tokens see each other.
             scored: bool `(batch, length)`: score these tokens alone, `(tokens, vocabulary_size)`.
-                Few tokens are masked, and the table of words is large.
+                Few tokens are masked, and the vocabulary is large.
         """
         hidden = self.encoder(input_ids, key_mask, global_mask, segment_ids).hidden
         if scored is not None:

@@ -68,13 +68,13 @@ class Broken:
         raise FileNotFoundError("there is no tokenizer")
 
 
-def test_what_goes_wrong_in_a_data_set_is_found_behind_the_errors_of_the_parser() -> None:
+def test_what_goes_wrong_in_a_data_set_is_found_in_the_context_of_errors_of_the_parser() -> None:
     with pytest.raises(FromDataError) as raised:
         taken("pad_id", Declares)(Broken())
     outer = RuntimeError("a link has failed")
     outer.__context__ = raised.value
-    assert isinstance(FromDataError.behind(outer), FileNotFoundError)
-    assert FromDataError.behind(ValueError()) is None
+    assert isinstance(FromDataError.in_context_of(outer), FileNotFoundError)
+    assert FromDataError.in_context_of(ValueError()) is None
 
 
 MODULE = """
