@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import random
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -26,8 +27,21 @@ def pytest_configure() -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds `--few`: of each test function, the first so many sets of parameters alone."""
+    parser.addoption("--few", type=int, default=0, help="parameter sets of each test; 0: all")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skips the tests that need a GPU or a pretrained encoder where there is none."""
+    few = config.getoption("--few")
+    if few:
+        seen = Counter[str]()
+        for item in list(items):
+            name = item.nodeid.partition("[")[0]
+            seen[name] += 1
+            if seen[name] > few:
+                items.remove(item)
     missing = {}
     if not torch.cuda.is_available():
         missing["cuda"] = pytest.mark.skip(reason="no CUDA device")

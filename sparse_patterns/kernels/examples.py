@@ -27,6 +27,8 @@ RECENT = 8
 KEPT = 512
 """Results kept of one batch, oldest first to go: a few for each head pattern of each layer."""
 
+MISSING: Any = object()
+
 T = TypeVar("T")
 
 
@@ -185,9 +187,9 @@ class Examples:
             key: Everything that the result depends on besides the masks.
             make: Makes the result.
         """
-        if key in self._kept:
-            found: T = self._kept[key]
-            return found
+        found: T | None = self._kept.get(key, MISSING)
+        if found is not MISSING:
+            return found  # type: ignore[return-value]
         made = make()
         self._kept[key] = made
         while len(self._kept) > KEPT:

@@ -91,6 +91,7 @@ def test_peak_memory_is_measured_above_the_inputs(direction: str) -> None:
     assert results * output < peak < 40 * output
 
 
+@pytest.mark.slow
 def test_a_failing_child_is_reported() -> None:
     with pytest.raises(RuntimeError, match="KeyError: 'nothing'"):
         memory.peak_bytes("benchmarks.baselines", "nothing", 64, "forward", threads=1)

@@ -83,6 +83,7 @@ class TestCircles:
     def test_none_between_files(self, sources: dict[str, str]) -> None:
         assert layout.file_circles(sources, BESIDE_MODULES) == []
 
+    @pytest.mark.slow
     def test_none_between_rooms(self, sources: dict[str, str]) -> None:
         assert layout.room_circles(sources, BESIDE_MODULES) == []
 
@@ -203,6 +204,7 @@ class TestDirections:
 
 
 class TestNames:
+    @pytest.mark.slow
     def test_nothing_hides_a_module(self) -> None:
         """In a process of its own: tests leave modules behind, and put others in their place."""
         code = (

@@ -102,6 +102,7 @@ def test_optional_libraries_stay_unimported(package: str) -> None:
     assert top_level(import_after_its_base(package).modules) & OPTIONAL == set()
 
 
+@pytest.mark.slow
 def test_the_file_for_hugging_face_models_loads_their_library_when_it_is_used() -> None:
     found = import_once("sparse_patterns.huggingface", below=["torch"]).modules
     assert top_level(found) & OPTIONAL == set()
@@ -112,6 +113,7 @@ def test_sparse_patterns_imports_torch_alone() -> None:
     assert loaded - set(sys.stdlib_module_names) - {"torch", "sparse_patterns"} <= OF_TORCH
 
 
+@pytest.mark.slow
 def test_attention_runs_where_torch_alone_is_installed() -> None:
     """The README says so; a library that is missing is one whose import fails."""
     code = (
@@ -129,12 +131,14 @@ def test_attention_runs_where_torch_alone_is_installed() -> None:
     assert "[1, 4, 100, 16]" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_packages_do_not_import_each_other() -> None:
     assert "datamodules" not in top_level(import_after_its_base("lit_modules").modules)
     assert "lit_modules" not in top_level(import_after_its_base("datamodules").modules)
 
 
 @pytest.mark.parametrize("package", BELOW)
+@pytest.mark.slow
 def test_importing_prints_nothing(package: str) -> None:
     assert import_once(package, below=[]).printed == ""
 

@@ -17,6 +17,7 @@ def test_there_is_code() -> None:
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
+@pytest.mark.slow
 def test_code_runs(number: int, tmp_path: Path) -> None:
     # The same program with fewer steps.
     code = re.sub(r"max_steps=\d+", "max_steps=2", BLOCKS[number])

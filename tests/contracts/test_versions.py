@@ -36,6 +36,7 @@ def test_the_version_is_that_of_the_project() -> None:
     assert f"version: {written}" in citation.splitlines()
 
 
+@pytest.mark.slow
 def test_a_checkout_that_is_not_installed_says_so() -> None:
     code = (
         "from importlib import metadata\n"

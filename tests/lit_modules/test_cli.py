@@ -59,6 +59,7 @@ def saved(file: str) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.slow
 def test_a_run_leaves_its_folder(capsys: pytest.CaptureFixture[str]) -> None:
     run("fit", "--config", "small.yaml", "--run.pictures", "true")
     folder = Path("runs/small")
@@ -305,6 +306,7 @@ def test_patterns_are_listed_shown_explained_and_drawn(
     assert Path("p.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_help_and_patterns_do_not_wait_for_lightning() -> None:
     script = (
         "import sys; from lit_modules.cli import main; main({words!r}); "

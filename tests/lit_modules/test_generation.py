@@ -50,6 +50,7 @@ def test_dropout_is_off_and_the_mode_is_left_as_it_was():
     assert net.training
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_length(monkeypatch):
     net = make(sp.get("streaming", window=16, sinks=2))
     made = []

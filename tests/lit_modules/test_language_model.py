@@ -267,6 +267,7 @@ def test_a_resumed_run_remembers_what_it_would_have_remembered(tmp_path, stop):
     assert rest.seen[:2] == whole.seen[4:6]
 
 
+@pytest.mark.slow
 def test_compiled_and_checkpointed_training_is_plain_training(tmp_path, monkeypatch):
     compile_net = torch.nn.Module.compile
     monkeypatch.setattr(

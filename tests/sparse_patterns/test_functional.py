@@ -243,6 +243,7 @@ print(run(int(sys.argv[1])))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the Linux kernel's account of memory")
+@pytest.mark.slow
 def test_memory_of_tiles_grows_with_the_length() -> None:
     def kibibytes(length: int) -> int:
         done = subprocess.run(

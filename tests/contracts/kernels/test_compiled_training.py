@@ -36,6 +36,7 @@ def test_no_graph_break_on_cuda(kernel: str) -> None:
         assert bool(grad.isfinite().all())
 
 
+@pytest.mark.slow
 def test_no_graph_break_on_the_cpu() -> None:
     torch._dynamo.reset()
     grads = step("tiles", "cpu", "aot_eager")

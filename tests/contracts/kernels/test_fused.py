@@ -34,7 +34,8 @@ from sparse_patterns.spec.algebra import has_global_rows
 from sparse_patterns.spec.base import uses
 from sparse_patterns.spec.binding import bind
 from tests.contracts.kernels import fused, test_kernels
-from tests.contracts.kernels.test_kernels import HARD, hold, make_case, request_of
+from tests.contracts.kernels.cases import HARD, make_case
+from tests.contracts.kernels.holding import hold, request_of
 from tests.random_specs import Case, random_case
 
 NAME = XformersFusedKernel.name
@@ -222,6 +223,7 @@ def emulated(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.parametrize("part", range(4))
+@pytest.mark.slow
 def test_random_specs(emulated: str, part: int) -> None:
     for seed in SERVED[part::4]:
         case = random_case(seed)
@@ -339,6 +341,7 @@ def test_results_are_laid_out_as_compiled_programs_expect(pattern, inside: bool)
         assert grad.stride() == torch.empty_like(one).stride()
 
 
+@pytest.mark.slow
 def test_a_model_compiles_around_it(emulated: str) -> None:
     from tests.contracts.kernels.test_compiled_training import step
 

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from sparse_patterns.kernels.dispatch import KERNELS
-from tests.contracts.kernels.test_kernels import hold_random
+from tests.contracts.kernels.holding import hold_random
 
 SPECS = int(os.environ.get("SPECS", "10000"))
 FIRST = int(os.environ.get("FIRST", "100000"))

@@ -70,6 +70,7 @@ def test_a_faster_process_wins(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == [final.name]
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_no_broken_cache(tmp_path: Path) -> None:
     root = tmp_path / "root"
     code = f"""

@@ -92,6 +92,7 @@ def test_wrong_fields_are_refused(tmp_path: Path) -> None:
         Enwik8(str(tmp_path / "enwik8")).prepare_data()
 
 
+@pytest.mark.slow
 def test_a_real_dump(sample: Path) -> None:
     path = sample / "enwiki-sample.xml.bz2"
     data = Enwik8(str(path), split="proportional", eval_length=4096, eval_batch_size=4)

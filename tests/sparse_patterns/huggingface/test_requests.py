@@ -1,7 +1,5 @@
 """What a model asks for and a pattern cannot give is refused with the reason."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 import transformers
@@ -17,14 +15,7 @@ from tests.sparse_patterns.huggingface.models import (
     some_ids,
 )
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """These models are so small that threads wait for each other most of the time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 REFUSED = {

@@ -15,7 +15,8 @@ from sparse_patterns.kernels.dispatch import KERNELS
 from sparse_patterns.kernels.flex import FlexKernel
 from sparse_patterns.spec.algebra import has_global_rows
 from sparse_patterns.spec.base import Pattern, uses
-from tests.contracts.kernels.test_kernels import GLOBALS, HARD, PADDED, SOME, hold, make_case
+from tests.contracts.kernels.cases import GLOBALS, HARD, PADDED, SOME, make_case
+from tests.contracts.kernels.holding import hold
 from tests.random_specs import random_case
 
 GROWING = sp.get("longformer-causal", window=sp.linear(16, 128))
@@ -116,6 +117,7 @@ def step(pattern: Pattern, kv_heads: int = 4, device: str = "cpu", **fields: Any
         torch.testing.assert_close(got, want, rtol=1e-5, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_twelve_layers_compile_once(counter: Counter) -> None:
     # Windows grow with depth, two of the heads are dilated in the upper layers.
     for layer in range(12):
@@ -123,6 +125,7 @@ def test_twelve_layers_compile_once(counter: Counter) -> None:
     assert counter.graphs == 2  # forward and backward
 
 
+@pytest.mark.slow
 def test_masks_of_examples_do_not_compile_again(counter: Counter) -> None:
     masks = torch.ones(3, 2, 300, dtype=torch.bool)
     masks[0, 1, 200:] = False

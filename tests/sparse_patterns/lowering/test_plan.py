@@ -185,6 +185,7 @@ print(seconds, (after - before) / 1024)
 """
 
 
+@pytest.mark.slow
 def test_a_million_tokens_take_little_memory() -> None:
     done = subprocess.run(
         [sys.executable, "-c", MILLION], capture_output=True, text=True, check=True

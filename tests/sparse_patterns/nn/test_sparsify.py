@@ -24,16 +24,7 @@ from tests.sparse_patterns.nn.torch_modules import (
     padding,
 )
 
-
-@pytest.fixture(autouse=True)
-def _float64_in_one_thread() -> Any:
-    """On sizes like these threads wait for each other most of the time."""
-    threads = torch.get_num_threads()
-    torch.set_default_dtype(torch.float64)
-    torch.set_num_threads(1)
-    yield
-    torch.set_default_dtype(torch.float32)
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("float64_in_one_thread")
 
 
 @pytest.mark.parametrize("mode", ["eval", "train", "no grad"])

@@ -130,6 +130,7 @@ def test_wrong_arguments_are_refused() -> None:
         sp.draw(sp.Window((1, 2), 0), heads=3)
 
 
+@pytest.mark.slow
 def test_no_global_state_of_pyplot_is_made() -> None:
     code = (
         "import sys, sparse_patterns as sp\n"

@@ -211,6 +211,7 @@ def test_a_long_document_is_cut_and_told_or_becomes_several_rows(tmp_path):
     assert len(batch["labels"]) == 2
 
 
+@pytest.mark.slow
 def test_state_of_the_union_by_president(sample):
     fields = {
         "train": str(sample / "state-of-the-union.jsonl.gz"),

@@ -162,6 +162,7 @@ def test_a_long_sentence_is_cut_and_told(tmp_path):
     assert data.notes("train") == {"sentence longer than segment_length 8 cut": ["d_0"]}
 
 
+@pytest.mark.slow
 def test_litbank_is_read_with_every_mention_and_cluster(sample):
     path = sample / "litbank-coref-conll.tar.xz"
     with tarfile.open(path) as archive:

@@ -47,6 +47,7 @@ def counted(text: str, spellings: list[str]) -> list[str]:
     return [text[begin:end] for begin, end in sorted(found)]
 
 
+@pytest.mark.slow
 def test_all_questions_are_read_with_their_evidence_and_spans_equal_the_matches(
     unpacked: Path,
 ) -> None:

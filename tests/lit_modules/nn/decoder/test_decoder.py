@@ -95,6 +95,7 @@ def test_checkpointing_keeps_less_for_the_backward_pass():
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.slow
 def test_compiled_without_a_graph_break(checkpointing):
     ids = torch.randint(11, (2, 33))
     net = make(checkpointing=checkpointing)
@@ -112,6 +113,7 @@ def test_compiled_without_a_graph_break(checkpointing):
     assert list(net.state_dict()) == keys
 
 
+@pytest.mark.slow
 def test_compiled_network_follows_the_windows():
     ids = torch.randint(11, (1, 20))
     net = make(sp.Window.before(2)).eval()

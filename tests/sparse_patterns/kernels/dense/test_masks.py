@@ -4,29 +4,16 @@ import pytest
 import torch
 
 import sparse_patterns as sp
-from sparse_patterns.kernels.base import Call, Request
+from sparse_patterns.kernels.base import Call
 from sparse_patterns.kernels.dense import kernel as dense
 from sparse_patterns.kernels.dense.masks import global_rows, pair_mask
+from tests.contracts.kernels.holding import request_of
 from tests.contracts.kernels.reference import global_rows as expected_rows
 from tests.random_specs import Case, random_case
 
 
 def call_of(case: Case) -> tuple[Call, sp.Plan]:
-    offset = case.kv_len - case.q_len if case.q_offset is None else case.q_offset
-    request = Request(
-        pattern=case.pattern,
-        layer=case.layer,
-        layers=case.layers,
-        batch=case.batch,
-        heads=case.heads,
-        kv_heads=case.kv_heads,
-        q_len=case.q_len,
-        kv_len=case.kv_len,
-        q_offset=offset,
-        head_dim=2,
-        dtype=torch.float32,
-        device="cpu",
-    )
+    request = request_of(case, torch.float32, "cpu", head_dim=2)
     q = torch.zeros(case.batch, case.heads, case.q_len, 2)
     k = torch.zeros(case.batch, case.kv_heads, case.kv_len, 2)
     masks = (case.key_mask, case.global_mask, case.segment_ids)
@@ -38,7 +25,7 @@ def call_of(case: Case) -> tuple[Call, sp.Plan]:
         heads=case.heads,
         layer=case.layer,
         layers=case.layers,
-        q_offset=offset,
+        q_offset=request.q_offset,
     )
     return call, made
 
