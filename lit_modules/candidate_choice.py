@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lit_modules.metrics.labels import CandidateAccuracy
+from lit_modules.nn.precision import widened
 from lit_modules.nn.rows import at_positions, mean_by_example
 from lit_modules.task import Batch, TaskModule
 
@@ -55,7 +56,7 @@ class CandidateChoice(TaskModule):
         """
         labels = batch["labels"]
         known = labels >= 0
-        own = scores.float().gather(1, labels.clamp(min=0)[:, None])[:, 0]
+        own = widened(scores).gather(1, labels.clamp(min=0)[:, None])[:, 0]
         wrong = known & (own == -torch.inf)
         if bool(wrong.any()):
             at = int(wrong.nonzero()[0])
@@ -63,12 +64,12 @@ class CandidateChoice(TaskModule):
                 f"label {int(labels[at])} of {batch['ids'][at]!r} is none of its candidates, of "
                 f"which there are {len(batch['candidates'][at])}"
             )
-        losses = scores.float().logsumexp(1) - own
+        losses = widened(scores).logsumexp(1) - own
         return torch.where(known, losses, 0.0), known
 
     def decode(self, scores: Tensor, batch: Batch) -> list[dict[str, Any]]:
         """Return `id`, `answer` and `scores` (probabilities of the candidates) of each question."""
-        shares = scores.float().softmax(1).tolist()
+        shares = widened(scores).softmax(1).tolist()
         best = scores.argmax(1).tolist()
         columns = zip(batch["ids"], batch["candidates"], best, shares, strict=True)
         return [

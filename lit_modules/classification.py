@@ -10,6 +10,7 @@ from torchmetrics import Metric
 
 from lit_modules.metrics.labels import classification_metrics
 from lit_modules.nn.heads import ClassificationHead
+from lit_modules.nn.precision import widened
 from lit_modules.nn.rows import mean_by_example
 from lit_modules.task import Batch, TaskModule
 
@@ -54,11 +55,11 @@ class Classification(TaskModule):
         """Return the cross-entropy of each document that has a label."""
         labels = batch["labels"]
         known = labels >= 0
-        return F.cross_entropy(scores.float(), labels.clamp(min=0), reduction="none"), known
+        return F.cross_entropy(widened(scores), labels.clamp(min=0), reduction="none"), known
 
     def decode(self, scores: Tensor, batch: Batch) -> list[dict[str, Any]]:
         """Return `id`, `label` and `scores` (probabilities) of each document."""
-        shares = scores.float().softmax(1)
+        shares = widened(scores).softmax(1)
         columns = zip(batch["ids"], shares.argmax(1).tolist(), shares.tolist(), strict=True)
         return [{"id": id_, "label": label, "scores": row} for id_, label, row in columns]
 

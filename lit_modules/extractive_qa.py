@@ -10,6 +10,7 @@ from torchmetrics import Metric
 
 from lit_modules.metrics.qa import AnswerScore
 from lit_modules.nn.answer_spans import Span, best_spans, gold_mask, no_answer_scores, or_loss
+from lit_modules.nn.precision import widened
 from lit_modules.task import Batch, TaskModule
 
 __all__ = [
@@ -182,7 +183,7 @@ def span_losses(
         gold = gold_mask(batch[name], logits.shape[1])
         gold = gold if also is None else gold | also
         example, examples = batch["example"], len(batch["ids"])
-        losses.append(or_loss(logits.float(), gold, allowed, example, examples))
+        losses.append(or_loss(widened(logits), gold, allowed, example, examples))
     return (losses[0] + losses[1]) / 2
 
 

@@ -13,6 +13,7 @@ from lit_modules.extractive_qa import SpanScores, check_search, span_losses, spa
 from lit_modules.metrics.hotpot import HotpotScore
 from lit_modules.nn.evidence import choose_evidence, masked_bce
 from lit_modules.nn.heads import TwoLayers
+from lit_modules.nn.precision import widened
 from lit_modules.nn.rows import at_positions
 from lit_modules.task import Batch, TaskModule
 
@@ -110,7 +111,7 @@ class MultihopQA(TaskModule):
         types = batch["answer_type"]
         span = span_losses(scores.spans, batch, batch["context_mask"])
         span = torch.where(types == 0, span, 0.0)
-        kind = F.cross_entropy(scores.types.float(), types.clamp(min=0), reduction="none")
+        kind = F.cross_entropy(widened(scores.types), types.clamp(min=0), reduction="none")
         kind = torch.where(types >= 0, kind, 0.0)
         sentences = masked_bce(scores.sentences, batch["sentence_labels"])
         paragraphs = masked_bce(scores.paragraphs, batch["paragraph_labels"])

@@ -7,14 +7,21 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric
+from torch.utils._pytree import tree_map_only
+from torchmetrics import Metric
 
 import sparse_patterns as sp
+from lit_modules.metrics.exact import (
+    ExactMean,
+    Metrics,
+    in_real_memory,
+    leave_inference_mode,
+)
 from lit_modules.nn.encoder.encoder import Encoder
 from lit_modules.nn.heads import draw
+from lit_modules.nn.precision import sum_dtype, wide_default, widened
 from lit_modules.pretrained.backbone import (
     SCRATCH,
     EncoderSettings,
@@ -23,6 +30,7 @@ from lit_modules.pretrained.backbone import (
 )
 from lit_modules.pretrained.heads import load_head
 from lit_modules.training.distributed import sum_over_processes, world_size
+from lit_modules.training.finite import WatchedModule
 from lit_modules.training.optimization import configure_adamw, put_on_step
 from lit_modules.training.schedule import Decay, schedule
 
@@ -32,7 +40,7 @@ Batch = Mapping[str, Any]
 """A batch of a task: see `datamodules.language_model.batch`."""
 
 
-class TaskModule(LightningModule):
+class TaskModule(WatchedModule):
     """A head on the encoder. A task of your own is a subclass with six methods.
 
     `build_head` makes the layers, `head` turns the encoder's tokens into scores, `losses`
@@ -89,7 +97,7 @@ class TaskModule(LightningModule):
         self.save_hyperparameters(ignore=["encoder"])
         self.save_hyperparameters({"encoder": self.settings.plain(), "betas": list(betas)})
         self.encoder: Encoder | None = None
-        self.metrics = nn.ModuleDict()
+        self.metrics = Metrics()
         self._warned = False
 
     # ---------------------------------------------------------------- what a task fills in
@@ -158,7 +166,8 @@ class TaskModule(LightningModule):
             loaded = load_head(self, self._heads, str(self.settings.path))
             rank_zero_only(print)(f"head       {len(loaded)} tensors from {self.settings.path}")
         for part in ("val", "test"):
-            metrics = {"loss": MeanMetric(), **self.build_metrics()}
+            with in_real_memory(), wide_default():
+                metrics = {"loss": ExactMean(), **self.build_metrics()}
             self.metrics[part] = nn.ModuleDict(metrics)
         if self.settings.architecture is None and self.settings.path is not None:
             rank_zero_only(print)(encoder.report)
@@ -197,36 +206,49 @@ class TaskModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean loss of the examples of all processes, in nats."""
-        losses, counts = self.losses(self(batch), batch)
-        total, count = losses[counts].sum(), counts.sum()
-        sums = sum_over_processes(torch.stack((total.detach().float(), count.float())))
+        scores = self._scores(batch)
+        with wide_default():
+            losses, counts = self.losses(scores, batch)
+        total = losses[counts].sum()
+        exact = sum_dtype(total.device)
+        sums = sum_over_processes(torch.stack((total.detach().to(exact), counts.sum().to(exact))))
         every = sums[1].clamp(min=1)
+        self.watch(sums[0], batch_idx)
         self.log("train/loss", sums[0] / every, prog_bar=True, batch_size=len(batch["ids"]))
         # Gradients are averaged over processes: weighted by examples, that is the mean over all.
-        loss: Tensor = total * world_size() / every
+        loss: Tensor = total * world_size() / every.to(total.dtype)
         return loss
+
+    def _scores(self, batch: Batch) -> Any:
+        """Return the scores of a batch, float32 at least, so that losses are not rounded."""
+        return tree_map_only(
+            Tensor, lambda t: widened(t) if t.is_floating_point() else t, self(batch)
+        )
 
     def _metrics(self, part: str) -> dict[str, Metric]:
         return cast(dict[str, Metric], dict(cast(nn.ModuleDict, self.metrics[part]).items()))
 
     def _evaluate(self, batch: Batch, part: str) -> None:
         metrics = self._metrics(part)
-        scores = self(batch)
+        scores = self._scores(batch)
         if batch.get("filler"):
             return
-        losses, counts = self.losses(scores, batch)
-        metrics.pop("loss").update(losses[counts].float(), 1.0)
-        self.update_metrics(metrics, scores, self.decode(scores, batch), batch)
+        leave_inference_mode(self.metrics)
+        with wide_default():
+            losses, counts = self.losses(scores, batch)
+            metrics.pop("loss").update(losses[counts])
+            self.update_metrics(metrics, scores, self.decode(scores, batch), batch)
 
     def _log_metrics(self, part: str) -> None:
         for name, metric in self._metrics(part).items():
-            updates = torch.tensor(float(metric.update_count), device=self.device)
+            updates = torch.tensor(metric.update_count, device=self.device)
             if sum_over_processes(updates) == 0:
                 continue
-            value = metric.compute()
+            with wide_default():
+                value = metric.compute()
             named = value if isinstance(value, dict) else {name: value}
             for key, figure in named.items():
-                self.log(f"{part}/{key}", torch.as_tensor(figure).float(), prog_bar=True)
+                self.log(f"{part}/{key}", widened(torch.as_tensor(figure)), prog_bar=True)
             metric.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -247,7 +269,7 @@ class TaskModule(LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
         """Return one prediction for each example: plain data, with at least `id`."""
-        scores = self(batch)
+        scores = self._scores(batch)
         return [] if batch.get("filler") else self.decode(scores, batch)
 
     # ---------------------------------------------------------------- optimizer and checkpoints

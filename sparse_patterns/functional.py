@@ -7,7 +7,6 @@ operator runs.
 
 from __future__ import annotations
 
-import math
 from typing import Any, ForwardRef, NamedTuple
 
 import torch
@@ -15,10 +14,22 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from sparse_patterns.config.handles import intern, look_up
+from sparse_patterns.kernels import guard
 from sparse_patterns.kernels.base import Call, Request, accumulation_dtype
-from sparse_patterns.kernels.dispatch import KERNELS, choose
+from sparse_patterns.kernels.dispatch import KERNELS, check_kernel, choose
+from sparse_patterns.kernels.transforms import (
+    Formula,
+    cast,
+    map_batch,
+    refuse_forward_mode,
+    refuse_second,
+    run,
+    save_nothing,
+    scaled,
+)
 from sparse_patterns.spec.base import Pattern
-from sparse_patterns.spec.validation import check_call
+from sparse_patterns.spec.fields import boolean
+from sparse_patterns.spec.validation import check_call, is_three_tensors
 
 
 def attention(
@@ -33,7 +44,7 @@ def attention(
     global_qkv: tuple[Tensor, Tensor, Tensor] | None = None,
     segment_ids: Tensor | None = None,
     q_offset: int | None = None,
-    scale: float | None = None,
+    scale: float | Tensor | None = None,
     dropout_p: float = 0.0,
     kernel: str = "auto",
     return_lse: bool = False,
@@ -43,8 +54,9 @@ def attention(
         out[i] = sum_j softmax_j(scale * q[i] . k[j]) v[j]    over the visible j
 
     A query that sees no key gives zeros, with zero gradients. Softmax accumulates in float32
-    (float64 for float64 inputs). Under `torch.compile`, make the pattern outside the compiled
-    function.
+    (float64 for float64 inputs). Under autocast floating-point inputs are cast as by torch's
+    `scaled_dot_product_attention`. Under `torch.compile`, make the pattern outside the compiled
+    function; under `torch.export`, a `Rule` needs a function that can be imported by name.
 
     Args:
         q: Queries `(batch, heads, q_len, head_dim)`.
@@ -63,7 +75,8 @@ def attention(
             the columns of global keys.
         segment_ids: int `(batch, kv_len)`, for patterns with `SameDocument()`.
         q_offset: Position of query row 0; by default the queries are the last `q_len` positions.
-        scale: Factor of the scores, `1 / sqrt(head_dim)` by default.
+        scale: Factor of the scores, `1 / sqrt(head_dim)` by default. A tensor of one element is a
+            factor of `q` in the type of `q`, and gets its gradient.
         dropout_p: Probability of dropping a weight; seeded from torch's global generator.
         kernel: Name of a kernel, which is used or refused; "auto", the fastest by declared rates;
             or "tune", the fastest by measurement, made once for each case and kept on disk.
@@ -75,17 +88,40 @@ def attention(
 
     Raises:
         TypeError: An argument has the wrong type.
+        NotImplementedError: A forward-mode derivative is asked for, or `torch.vmap` with dropout.
         ValueError: A shape or a number is not allowed, a mask is given to a pattern that does not
             read it, the pattern does not fit the heads or layers, or a named kernel cannot serve
             the call.
     """
+    check_kernel(kernel)
+    boolean("return_lse", return_lse)
+    if isinstance(q, Tensor) and isinstance(k, Tensor) and isinstance(v, Tensor):
+        q, k, v = cast(q, k, v)
+        if is_three_tensors(global_qkv):
+            global_qkv = cast(*global_qkv)
     check_call(
-        q, k, v, pattern, key_mask, global_mask, global_qkv, segment_ids, dropout_p, layer, layers
+        q,
+        k,
+        v,
+        pattern,
+        key_mask,
+        global_mask,
+        global_qkv,
+        segment_ids,
+        dropout_p,
+        layer,
+        layers,
+        q_offset,
     )
+    own: tuple[Tensor | None, Tensor | None, Tensor | None] = (None, None, None)
+    if global_qkv is None:
+        factor, (q,) = scaled(scale, q)
+    else:
+        factor, (q, own_q) = scaled(scale, q, global_qkv[0])
+        own = (own_q, *global_qkv[1:])
+    refuse_forward_mode(q, k, v, *own)
     offset = k.shape[2] - q.shape[2] if q_offset is None else q_offset
-    factor = 1 / math.sqrt(max(1, q.shape[3])) if scale is None else float(scale)
     seed = torch.randint(1 << 62, (), dtype=torch.int64) if dropout_p else None
-    own: tuple[Tensor | None, Tensor | None, Tensor | None] = global_qkv or (None, None, None)
     given = _Given(
         q,
         k,
@@ -104,7 +140,7 @@ def attention(
         kernel,
         _needs_grad(q, k, v, *own),
     )
-    out, lse, _ = _attend(*given)
+    out, lse, _ = run(_FORWARD, given)
     return (out, lse) if return_lse else out
 
 
@@ -159,8 +195,11 @@ def _attend(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Return output, log-sum-exp, and the number of the kernel that was chosen."""
     call, kernel = _call(_Given(*given)), _Given(*given).kernel
     plan = call.request.plan
-    chosen = choose(call.request, plan, kernel, call)
-    return *chosen.forward(call, plan), torch.tensor(list(KERNELS).index(chosen.name))
+    # The types of the inputs are chosen by now; sums in a wider type must stay in it.
+    with torch.autocast(call.q.device.type, enabled=False):
+        chosen = choose(call.request, plan, kernel, call)
+        out, lse = guard.forward(chosen, call, plan)
+    return out, lse, torch.tensor(list(KERNELS).index(chosen.name))
 
 
 @_attend.register_fake
@@ -180,7 +219,9 @@ def _attend_backward(
     """Return the gradients by the kernel of the forward pass: another may draw other dropout."""
     call = _call(_Given(*given))
     kernel = list(KERNELS.values())[int(choice)]
-    return list(kernel.backward(call, call.request.plan, out, lse, grad_out, grad_lse))
+    with torch.autocast(call.q.device.type, enabled=False):
+        plan = call.request.plan
+        return list(guard.backward(kernel, call, plan, out, lse, grad_out, grad_lse))
 
 
 @_attend_backward.register_fake
@@ -206,16 +247,33 @@ def _differentiate(
     ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None, _: None
 ) -> tuple[Tensor | None, ...]:
     *tensors, out, lse, choice = ctx.saved_tensors
+    refuse_forward_mode(*tensors, grad_out, grad_lse)
     nothing = (None,) * len(_Given._fields)
     if grad_out is None and grad_lse is None:
         return nothing
     if grad_out is None:
         grad_out = torch.zeros_like(out)
-    grads = _attend_backward(out, lse, choice, grad_out, grad_lse, *tensors, *ctx.plain)
+    given = (out, lse, choice, grad_out, grad_lse, *tensors, *ctx.plain)
+    grads = run(_BACKWARD, given)
     return (*grads, *nothing[len(grads) :])
 
 
 _attend.register_autograd(_differentiate, setup_context=_save)
+
+
+_SEED = _Given._fields.index("seed")
+_FORWARD = Formula(_attend, _save, _differentiate, _SEED)
+_BACKWARD = Formula(_attend_backward, save_nothing, refuse_second, _OUTCOME.count(",") + 1 + _SEED)
+
+
+@_attend.register_vmap
+def _(info: Any, in_dims: tuple[Any, ...], *given: Any) -> Any:
+    return map_batch(_FORWARD, info, in_dims, given)
+
+
+@_attend_backward.register_vmap
+def _(info: Any, in_dims: tuple[Any, ...], *given: Any) -> Any:
+    return map_batch(_BACKWARD, info, in_dims, given)
 
 
 def _call(given: _Given) -> Call:

@@ -167,13 +167,19 @@ class Registry(Generic[T]):
             ValueError: If the name is malformed or taken by another factory, or if the factory has
                 no docstring (its first line is the description) or positional-only arguments.
         """
-        if not _NAME.fullmatch(str(name)):
+        if not isinstance(name, str):
+            raise TypeError(f"{self.kind} name must be a string, got {name!r}")
+        if not _NAME.fullmatch(name):
             raise ValueError(
                 f"{self.kind} name must be lower-case words joined by hyphens, "
                 f"such as 'my-{self.kind.replace(' ', '-')}', got {name!r}"
             )
 
         def add(factory: F) -> F:
+            if not callable(factory):
+                raise TypeError(
+                    f"{self.kind} {name!r} must be a function or class, got {factory!r}"
+                )
             record = Record(self.kind, name, factory)
             if not record.summary:
                 raise ValueError(
@@ -206,13 +212,16 @@ class Registry(Generic[T]):
         """Return the record of a name.
 
         Raises:
+            TypeError: If `name` is no string.
             ValueError: If there is no such name; the message lists all and suggests near ones.
         """
+        if not isinstance(name, str):
+            raise TypeError(f"{self.kind} name must be a string, got {name!r}")
         self._load()
         if name not in self._records:
             names = sorted(self._records)
             raise ValueError(
-                f"unknown {self.kind} {name!r}.{did_you_mean(str(name), names)} "
+                f"unknown {self.kind} {name!r}.{did_you_mean(name, names)} "
                 f"Known: {', '.join(names) or 'none'}"
             )
         return self._records[name]

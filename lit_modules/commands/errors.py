@@ -19,7 +19,8 @@ class UsageError(Exception):
 def one_line(error: BaseException) -> str:
     """Return the message of an error as one line; an unforeseen one with its type."""
     text = " ".join(str(error).split())
-    foreseen = isinstance(error, UsageError | ValueError | OSError | ImportError)
+    kinds = UsageError | ValueError | OSError | ImportError | FloatingPointError
+    foreseen = isinstance(error, kinds)
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     if text and (foreseen or type(error).__name__ in _FORESEEN):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
-from torchmetrics import Metric
+
+from lit_modules.metrics.exact import ExactMetric
+from lit_modules.nn.precision import figure_dtype
 
 __all__ = ["BITS_NAMES", "BitsPerUnit", "NatsPerToken", "bits_name"]
 
@@ -25,23 +26,21 @@ def bits_name(unit: str) -> str:
     return BITS_NAMES[unit]
 
 
-class NatsPerToken(Metric):
+class NatsPerToken(ExactMetric):
     """Total nats by total tokens: the mean loss over a data set, however it is cut into batches.
 
     A mean of batch means would weigh a short last batch like a full one. Sums are float64 and
     int64, and are added over processes.
     """
 
-    full_state_update = False
     higher_is_better = False
-    is_differentiable = False
     nats: Tensor
     count: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.add_state("nats", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_sum("nats")
+        self.add_count("count")
 
     def update(self, nats: Tensor, count: Tensor | int) -> None:
         """Add a batch.
@@ -50,12 +49,16 @@ class NatsPerToken(Metric):
             nats: Sum of the cross-entropy over the scored tokens of the batch, in nats.
             count: What it is divided by: the scored tokens, or the units they stand for.
         """
-        self.nats += nats.detach().to(self.nats.dtype)
-        self.count += torch.as_tensor(count, device=self.count.device)
+        self.add("nats", nats)
+        self.add("count", count)
 
     def compute(self) -> Tensor:
         """Return the mean so far; NaN before anything was scored."""
-        return (self.nats / self.count).to(torch.get_default_dtype())
+        return self._per_count(1.0)
+
+    def _per_count(self, unit: float) -> Tensor:
+        nats = self.total("nats")
+        return (nats / unit / self.count.to(nats.device)).to(figure_dtype())
 
 
 class BitsPerUnit(NatsPerToken):
@@ -63,4 +66,4 @@ class BitsPerUnit(NatsPerToken):
 
     def compute(self) -> Tensor:
         """Return bits per unit; NaN before anything was scored."""
-        return (self.nats / math.log(2) / self.count).to(torch.get_default_dtype())
+        return self._per_count(math.log(2))

@@ -18,7 +18,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+
+from lit_modules.metrics.exact import ExactMetric
+from lit_modules.nn.precision import figure_dtype
 
 __all__ = ["CoreferenceScore", "Mention"]
 
@@ -32,7 +34,7 @@ _AVERAGED = ("muc", "b_cubed", "ceaf_phi4")
 _Sums = tuple[tuple[float, float], tuple[float, float]]
 
 
-class CoreferenceScore(Metric):
+class CoreferenceScore(ExactMetric):
     """MUC, B-cubed, CEAF-phi4 and the average of their F1, over all documents together.
 
     Numerators and denominators are added over documents before they are divided, as the shared
@@ -40,15 +42,12 @@ class CoreferenceScore(Metric):
     sides if the data set has none.
     """
 
-    full_state_update = False
     higher_is_better = True
-    is_differentiable = False
     sums: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        zeros = torch.zeros(len(_MEASURES), 2, 2, dtype=torch.float64)
-        self.add_state("sums", zeros, dist_reduce_fx="sum")
+        self.add_sum("sums", (len(_MEASURES), 2, 2))
 
     def update(
         self,
@@ -67,7 +66,7 @@ class CoreferenceScore(Metric):
         """
         key, response = _read(gold, "gold"), _read(predicted, "predicted")
         found = _score(key, response)
-        self.sums += torch.tensor(found, dtype=self.sums.dtype, device=self.sums.device)
+        self.add("sums", torch.tensor(found, dtype=torch.float64, device="cpu"))
 
     def compute(self) -> dict[str, Tensor]:
         """Return `muc_f1`, `muc_precision`, `muc_recall` and so on, and `average_f1`, in 0 to 1.
@@ -75,7 +74,7 @@ class CoreferenceScore(Metric):
         The others are `b_cubed` and `ceaf_phi4`, and `mention` for finding the spans, whatever
         their clusters. What has nothing to divide by is 0.
         """
-        over, under = self.sums.unbind(-1)
+        over, under = self.total("sums").unbind(-1)
         precision, recall = torch.where(under > 0, over / under, 0.0).unbind(-1)
         both = precision + recall
         f1 = torch.where(both > 0, 2 * precision * recall / both, 0.0)
@@ -86,7 +85,7 @@ class CoreferenceScore(Metric):
             for part, value in parts.items()
         }
         values["average_f1"] = torch.stack([values[f"{m}_f1"] for m in _AVERAGED]).mean()
-        return {name: v.to(torch.get_default_dtype()) for name, v in values.items()}
+        return {name: v.to(figure_dtype()) for name, v in values.items()}
 
 
 def _read(clusters: Iterable[Iterable[Sequence[int]]], side: str) -> list[list[Mention]]:
@@ -164,7 +163,9 @@ def _aligned(
     """Return the sum of phi4 over the best one-to-one alignment of clusters."""
     if not shared:
         return 0.0
-    similarity: Any = torch.zeros(len(key_sizes), len(response_sizes), dtype=torch.float64)
+    similarity: Any = torch.zeros(
+        len(key_sizes), len(response_sizes), dtype=torch.float64, device="cpu"
+    )
     for (k, r), n in shared.items():
         similarity[k, r] = 2 * n / (key_sizes[k] + response_sizes[r])
     rows, columns = _assignment()(similarity.numpy(), maximize=True)

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from lit_modules.metrics.answers import Overlap, overlap, squad
+from lit_modules.metrics.exact import ExactMetric
+from lit_modules.nn.precision import figure_dtype
 
 __all__ = ["HotpotScore"]
 
@@ -22,24 +23,21 @@ Facts = Sequence[Sequence[Any]]
 """Supporting facts of one question, each (title, sentence index)."""
 
 
-class HotpotScore(Metric):
+class HotpotScore(ExactMetric):
     """Exact match, F1, precision and recall of answer, support and both, as officially scored.
 
     Joint precision and recall of a question are the products of those of answer and support, joint
     exact match is one where both are.
     """
 
-    full_state_update = False
     higher_is_better = True
-    is_differentiable = False
     sums: Tensor
     count: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        zeros = torch.zeros(len(_PARTS), len(_NUMBERS), dtype=torch.float64)
-        self.add_state("sums", zeros, dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_sum("sums", (len(_PARTS), len(_NUMBERS)))
+        self.add_count("count")
 
     def update(
         self,
@@ -69,15 +67,16 @@ class HotpotScore(Metric):
             _question(*one) for one in zip(answers, facts, gold_answers, gold_facts, strict=True)
         ]
         if rows:
-            self.sums += torch.tensor(rows, dtype=self.sums.dtype).sum(0).to(self.sums.device)
-        self.count += len(rows)
+            self.add("sums", torch.tensor(rows, dtype=torch.float64, device="cpu").sum(0))
+        self.add("count", len(rows))
 
     def compute(self) -> dict[str, Tensor]:
         """Return `answer_exact_match`, `answer_f1`, ..., `joint_recall`, in 0 to 1.
 
         They are NaN before anything was scored.
         """
-        means = (self.sums / self.count).to(torch.get_default_dtype())
+        sums = self.total("sums")
+        means = (sums / self.count.to(sums.device)).to(figure_dtype())
         return {
             f"{part}_{number}": means[i, j]
             for i, part in enumerate(_PARTS)

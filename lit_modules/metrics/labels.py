@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 from torchmetrics.classification import BinaryF1Score, MulticlassAccuracy, MulticlassF1Score
+
+from lit_modules.metrics.exact import ExactMean
 
 __all__ = ["UNKNOWN", "CandidateAccuracy", "classification_metrics"]
 
@@ -39,12 +41,14 @@ def classification_metrics(classes: int) -> dict[str, Metric]:
     }
 
 
-class CandidateAccuracy(MeanMetric):
+class CandidateAccuracy(ExactMean):
     """Right choices among all examples, each of which has candidates of its own."""
 
     higher_is_better = True
 
-    def update(self, predictions: Tensor, labels: Tensor) -> None:
+    def update(  # type: ignore[override]
+        self, predictions: Tensor, labels: Tensor
+    ) -> None:
         """Add examples.
 
         Args:
@@ -52,4 +56,4 @@ class CandidateAccuracy(MeanMetric):
             labels: int64 (examples,), the right one; `UNKNOWN` is not scored.
         """
         known = labels != UNKNOWN
-        super().update((predictions == labels)[known].float())
+        super().update((predictions == labels)[known])

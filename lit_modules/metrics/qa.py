@@ -13,9 +13,10 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from lit_modules.metrics.answers import NORMALISERS, overlap
+from lit_modules.metrics.exact import ExactMetric
+from lit_modules.nn.precision import figure_dtype, sum_dtype
 
 __all__ = ["AnswerScore"]
 
@@ -34,7 +35,7 @@ class _Row(NamedTuple):
     no_answer_score: float
 
 
-class AnswerScore(Metric):
+class AnswerScore(ExactMetric):
     """Exact match and F1 of answers, each with the accepted answer that fits best.
 
     A question may be asked of several documents: the prediction with the highest score counts, in
@@ -49,9 +50,7 @@ class AnswerScore(Metric):
         ValueError: The rules are unknown.
     """
 
-    full_state_update = False
     higher_is_better = True
-    is_differentiable = False
     rows: list[Tensor]
 
     def __init__(
@@ -107,7 +106,7 @@ class AnswerScore(Metric):
             for at in range(count)
         ]
         if rows:
-            self.rows.append(torch.tensor(rows, dtype=torch.float64, device=self.device))
+            self.rows.append(torch.tensor(rows, dtype=torch.float64, device=self._home))
 
     def compute(self) -> dict[str, Tensor]:
         """Return `exact_match` and `f1`, in 0 to 1; NaN before anything was scored.
@@ -125,15 +124,30 @@ class AnswerScore(Metric):
             found |= _means([row for row in rows if not row.answerable], "no_answer_")
             if rows and not any(math.isnan(row.no_answer_score) for row in rows):
                 found |= _best(rows, "exact_match") | _best(rows, "f1")
-        return {name: torch.tensor(v, device=self.device) for name, v in found.items()}
+        return {
+            name: torch.tensor(value, dtype=figure_dtype(), device=self._home)
+            for name, value in found.items()
+        }
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Gather the predictions of all processes."""
         # A process without any must send as many columns, and of the same type, as the others.
         if isinstance(self.rows, list) and not self.rows:
-            empty = torch.zeros(0, len(_Row._fields), dtype=torch.float64, device=self.device)
+            empty = torch.zeros(0, len(_Row._fields), dtype=torch.float64, device=self._home)
             self.rows.append(empty)
         super().sync(*args, **kwargs)
+
+    @property
+    def _home(self) -> torch.device:
+        """Where the rows are: only float64 holds the number of a question."""
+        exact = sum_dtype(self.device) == torch.float64 and self.device.type != "meta"
+        return self.device if exact else torch.device("cpu")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> Any:
+        super()._apply(fn, (*exclude_state, "rows"))
+        if isinstance(self.rows, list):
+            self.rows = [row.to(self._home) for row in self.rows]
+        return self
 
     def _compare(
         self, prediction: str | None, answers: Sequence[str]

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lit_modules.nn.precision import widened
 from lit_modules.nn.rows import logsumexp_by_example
 
 __all__ = ["Span", "best_spans", "gold_mask", "no_answer_scores", "or_loss"]
@@ -95,8 +96,8 @@ def best_spans(
         top: Starts, and ends, that are considered.
         longest: Tokens of the longest span.
     """
-    starts = starts.float().masked_fill(~allowed, -torch.inf)
-    ends = ends.float().masked_fill(~allowed, -torch.inf)
+    starts = widened(starts).masked_fill(~allowed, -torch.inf)
+    ends = widened(ends).masked_fill(~allowed, -torch.inf)
     count = min(top, starts.shape[1])
     start_score, start = starts.topk(count, dim=1)
     end_score, end = ends.topk(count, dim=1)
@@ -127,7 +128,7 @@ def no_answer_scores(starts: Tensor, ends: Tensor, example: Tensor, examples: in
     first = torch.zeros_like(starts, dtype=torch.bool)
     first[:, 0] = True
     total = sum(
-        logsumexp_by_example(logits.float(), first, example, examples) for logits in (starts, ends)
+        logsumexp_by_example(widened(logits), first, example, examples) for logits in (starts, ends)
     )
     assert isinstance(total, Tensor)
     scores: list[float] = total.tolist()

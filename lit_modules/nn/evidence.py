@@ -9,6 +9,8 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.nn import functional as F
 
+from lit_modules.nn.precision import widened
+
 __all__ = ["Evidence", "choose_evidence", "masked_bce"]
 
 PARAGRAPHS = 2
@@ -35,8 +37,9 @@ def masked_bce(logits: Tensor, labels: Tensor) -> Tensor:
         labels: int64 `(rows, n)`: 1 evidence, 0 not, -1 unknown or padding.
     """
     known = labels >= 0
+    wide = widened(logits)
     losses = F.binary_cross_entropy_with_logits(
-        logits.float(), labels.clamp(min=0).float(), reduction="none"
+        wide, labels.clamp(min=0).to(wide.dtype), reduction="none"
     )
     return losses.masked_fill(~known, 0).sum(1) / known.sum(1).clamp(min=1)
 

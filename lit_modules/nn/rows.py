@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lit_modules.nn.precision import widened
+
 __all__ = ["at_positions", "logsumexp_by_example", "mean_by_example"]
 
 
@@ -20,8 +22,9 @@ def mean_by_example(
         mask: bool, of the shape of `values`: what counts; everything if None.
 
     Returns:
-        `(examples, ...)`; 0 where nothing counts.
+        `(examples, ...)`, float32 at least; 0 where nothing counts.
     """
+    values = widened(values)
     counted = torch.ones_like(values) if mask is None else mask.to(values.dtype)
     weighted = values if mask is None else values.masked_fill(~mask, 0)
     shape = (examples, *values.shape[1:])

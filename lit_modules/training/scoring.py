@@ -7,13 +7,15 @@ from abc import abstractmethod
 from typing import Any, cast
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_modules.metrics.bits import BitsPerUnit, NatsPerToken
+from lit_modules.metrics.exact import Metrics
 from lit_modules.metrics.throughput import Speed, peak_memory
+from lit_modules.nn.precision import sum_dtype, widened
 from lit_modules.training.distributed import sum_over_processes, world_size
+from lit_modules.training.finite import WatchedModule
 
 __all__ = ["NOT_SCORED", "Batch", "ScoredModule", "total_nats", "units_scored"]
 
@@ -23,7 +25,7 @@ NOT_SCORED = -100
 Batch = dict[str, Tensor]
 
 
-class ScoredModule(LightningModule):
+class ScoredModule(WatchedModule):
     """A model that is scored by the nats of single tokens.
 
     A subclass gives `score`, which returns sums over a batch, and `training_flops_of`. Gradients,
@@ -37,7 +39,7 @@ class ScoredModule(LightningModule):
     def __init__(self, bits: dict[str, str]) -> None:
         super().__init__()
         self._bits = bits
-        self.metrics = nn.ModuleDict(
+        self.metrics = Metrics(
             {
                 part: nn.ModuleDict(
                     {"loss": NatsPerToken(), **{name: BitsPerUnit() for name in bits}}
@@ -72,10 +74,13 @@ class ScoredModule(LightningModule):
         for name, per in self._bits.items():
             count = all_units if per == "units" else all_tokens
             figures[f"train/{name}"] = all_nats / math.log(2) / count
+        self.watch(all_nats, batch_idx)
         self.log_dict(figures, prog_bar=True, batch_size=len(batch["input_ids"]))
         # Gradients are averaged over processes: weighted by tokens, that is the mean over all of
         # them.
-        return (nats * world_size() / all_tokens.clamp(min=1)).float()
+        loss = nats * world_size() / all_tokens.clamp(min=1)
+        own = cast(torch.dtype, self.dtype)
+        return loss.to(torch.promote_types(own, torch.float32))
 
     def _evaluate(self, batch: Batch, part: str) -> None:
         nats, tokens, units = self.score(batch, part)
@@ -116,6 +121,7 @@ class ScoredModule(LightningModule):
 
     def on_validation_end(self) -> None:
         """Leave validation out of the speed of training."""
+        super().on_validation_end()
         self._speed.start()
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
@@ -133,9 +139,8 @@ def total_nats(logits: Tensor, labels: Tensor) -> Tensor:
 
     Labels of `NOT_SCORED` do not count.
     """
-    nats = F.cross_entropy(logits.float(), labels, ignore_index=NOT_SCORED, reduction="none")
-    exact = torch.float32 if nats.device.type == "mps" else torch.float64
-    return nats.sum(dtype=exact)
+    nats = F.cross_entropy(widened(logits), labels, ignore_index=NOT_SCORED, reduction="none")
+    return nats.sum(dtype=sum_dtype(nats.device))
 
 
 def units_scored(batch: Batch, tokens: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from sparse_patterns.config.reader import ATOMS, KINDS, SPECIAL, Reader
 from sparse_patterns.spec.algebra import PerHead, PerLayer
 from sparse_patterns.spec.atoms import Rule
 from sparse_patterns.spec.base import Complement, Intersection, Pattern, Union
+from sparse_patterns.spec.fields import boolean
 from sparse_patterns.spec.validation import check_pattern
 
 _NAME_OF = {kind: name for name, kind in ATOMS.items()}
@@ -91,4 +92,4 @@ def from_config(config: Any, *, import_rules: bool = True) -> Pattern:
             configuration, such as `union[1].window.left`.
         ValueError: A key or name is unknown, missing or one too many, or a value is not allowed.
     """
-    return Reader(import_rules).pattern(config, "")
+    return Reader(boolean("import_rules", import_rules)).pattern(config, "")

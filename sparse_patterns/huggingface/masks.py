@@ -17,8 +17,9 @@ from torch import Tensor
 
 from sparse_patterns.spec.atoms import Causal, LocalBlock, Window
 from sparse_patterns.spec.base import Full, Pattern
+from sparse_patterns.spec.fields import LARGEST
 
-_UNBOUNDED = 1 << 40
+_UNBOUNDED = LARGEST
 """Keys on a side of a window that has no end there; the sequence ends first."""
 
 

@@ -14,7 +14,10 @@ from sparse_patterns.kernels.flex import FlexKernel
 from sparse_patterns.kernels.fused.kernel import XformersFusedKernel
 from sparse_patterns.kernels.tiles.kernel import TilesKernel
 from sparse_patterns.lowering.plan import Plan, plan
+from sparse_patterns.spec import arguments
+from sparse_patterns.spec.arguments import data_type, probability, text
 from sparse_patterns.spec.base import Pattern
+from sparse_patterns.spec.fields import LARGEST, boolean, integer
 from sparse_patterns.spec.validation import check_lengths, check_pattern
 
 KERNELS: dict[str, Kernel] = {
@@ -63,6 +66,18 @@ def choose(request: Request, made: Plan, kernel: str = "auto", call: Call | None
 
 def _able(request: Request) -> dict[str, Kernel]:
     return {name: one for name, one in KERNELS.items() if not one.why_not(request)}
+
+
+def check_kernel(name: object) -> str:
+    """Return the name of a kernel or a way to choose one.
+
+    Raises:
+        TypeError: Not a string.
+        ValueError: No such name.
+    """
+    if text("kernel", name) not in CHOICES:
+        get_kernel(str(name))
+    return str(name)
 
 
 def get_kernel(name: str) -> Kernel:
@@ -192,13 +207,24 @@ def explain(
         kernel: Whose choice to explain: "auto", "tune" or the name of a kernel.
 
     Raises:
-        TypeError: `pattern` is not a pattern.
+        TypeError: `pattern` is not a pattern, or another argument has the wrong type.
         ValueError: A number is not allowed, the pattern does not fit the heads or layers, or there
             is no kernel of that name.
     """
-    if kernel not in CHOICES:
-        get_kernel(kernel)
+    check_kernel(kernel)
     check_pattern(pattern)
+    heads = integer("heads", heads, 1, LARGEST)
+    batch = integer("batch", batch, 0, LARGEST)
+    kv_heads = heads if kv_heads is None else integer("kv_heads", kv_heads, 1, LARGEST)
+    if heads % kv_heads:
+        raise ValueError(f"kv_heads must divide heads ({heads}), got {kv_heads}")
+    dtype, device = data_type("dtype", dtype), arguments.device("device", device)
+    dropout_p = probability("dropout_p", dropout_p)
+    boolean("key_mask", key_mask)
+    boolean("global_mask", global_mask)
+    boolean("global_qkv", global_qkv)
+    boolean("segment_ids", segment_ids)
+    boolean("needs_grad", needs_grad)
     q_len, kv_len, q_offset = check_lengths(q_len, kv_len, q_offset)
     made = plan(
         pattern,
@@ -216,13 +242,13 @@ def explain(
         layers=layers,
         batch=batch,
         heads=heads,
-        kv_heads=heads if kv_heads is None else kv_heads,
+        kv_heads=kv_heads,
         q_len=q_len,
         kv_len=kv_len,
         q_offset=q_offset,
         head_dim=head_dim,
         dtype=dtype,
-        device=torch.device(device).type,
+        device=device.type,
         key_mask=key_mask,
         global_mask=global_mask,
         global_qkv=global_qkv,

@@ -10,7 +10,8 @@ from sparse_patterns.lowering.forms import Forms, forms_of
 from sparse_patterns.lowering.fused.lower import Fused
 from sparse_patterns.lowering.tiles.runs import PlanPart
 from sparse_patterns.spec.base import Pattern
-from sparse_patterns.spec.binding import bind
+from sparse_patterns.spec.binding import bind, check_layer
+from sparse_patterns.spec.fields import LARGEST, integer
 from sparse_patterns.spec.validation import check_lengths, check_pattern
 
 CACHE_SIZE = 128
@@ -215,13 +216,14 @@ def plan(
         q_offset: Position of query row 0; `kv_len - q_len` by default.
 
     Raises:
-        TypeError: `pattern` is not a pattern.
+        TypeError: `pattern` is not a pattern, or a number is no int.
         ValueError: A number is not allowed, or the pattern does not fit the heads or layers.
     """
     check_pattern(pattern)
     q_len, kv_len, q_offset = check_lengths(q_len, kv_len, q_offset)
-    if head_dim < 1:
-        raise ValueError(f"head_dim must be >= 1, got {head_dim}")
+    integer("head_dim", head_dim, 1, LARGEST)
+    integer("heads", heads, 1, LARGEST)
+    check_layer(layer, layers)
     return _plan(pattern, q_len, kv_len, q_offset, heads, head_dim, layer, layers)
 
 

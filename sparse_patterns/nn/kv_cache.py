@@ -12,11 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparse_patterns.kernels.dispatch import check_kernel
+from sparse_patterns.kernels.transforms import cast, scaled
 from sparse_patterns.nn.kv_store import Store, make_stores
+from sparse_patterns.spec.arguments import floating, tensor
 from sparse_patterns.spec.base import Pattern
 from sparse_patterns.spec.binding import bind
 from sparse_patterns.spec.lookahead import call_time_parts, look_ahead, negation_normal_form
-from sparse_patterns.spec.validation import check_pattern
+from sparse_patterns.spec.validation import INTEGER_TYPES, check_pattern
 
 # Queries that are answered at once after the first call; bounds the size of scores and masks.
 PIECE = 256
@@ -80,9 +83,11 @@ class KeyValueCache:
                 examples.
 
         Raises:
+            TypeError: The index is no tensor.
             ValueError: The index is not one row of integers, or names an example that is not there.
         """
-        if index.ndim != 1 or index.is_floating_point() or index.dtype == torch.bool:
+        tensor("index", index)
+        if index.ndim != 1 or index.dtype not in INTEGER_TYPES:
             raise ValueError(
                 f"index must be integers of shape (new batch,), got {index.dtype} "
                 f"of shape {tuple(index.shape)}"
@@ -99,7 +104,13 @@ class KeyValueCache:
         self._first["batch"] = index.numel()
 
     def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, kernel: str = "auto"
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        scale: float | Tensor | None = None,
+        kernel: str = "auto",
     ) -> Tensor:
         """Append new keys and values, and return what the new queries see of everything so far.
 
@@ -107,7 +118,7 @@ class KeyValueCache:
             q: New queries `(batch, heads, new, head_dim)`.
             k: New keys `(batch, kv_heads, new, head_dim)`; `kv_heads` must divide `heads`.
             v: New values, of the shape of `k`.
-            scale: Factor of the scores; `head_dim ** -0.5` by default.
+            scale: Factor of the scores, a number or a tensor of one; `head_dim ** -0.5` by default.
             kernel: Kernel of the first call, on an empty cache. Later calls attend to the kept keys
                 by exact masks, `PIECE` queries at a time.
 
@@ -115,22 +126,28 @@ class KeyValueCache:
             `(batch, heads, new, head_dim)`; zeros for a query that sees no key.
 
         Raises:
+            TypeError: An argument has the wrong type.
             ValueError: A shape does not fit, or batch, type or device differ from the first call.
             RuntimeError: A gradient would be lost; the cache is for inference.
         """
-        self._check(q, k, v)
+        check_kernel(kernel)
+        for name, one in (("q", q), ("k", k), ("v", v)):
+            floating(name, one)
+        q, k, v = cast(q, k, v)
+        self._check(q, k, v, scale)
         with torch.no_grad():
+            factor, (q,) = scaled(scale, q)
             if not self._position:
-                return self._start(q, k, v, scale, kernel)
+                return self._start(q, k, v, factor, kernel)
             out = torch.empty_like(q, memory_format=torch.contiguous_format)
             for start in range(0, q.shape[2], PIECE):
                 piece = slice(start, start + PIECE)
                 self._extend(
-                    q[:, :, piece], k[:, :, piece], v[:, :, piece], scale, out[:, :, piece]
+                    q[:, :, piece], k[:, :, piece], v[:, :, piece], factor, out[:, :, piece]
                 )
             return out
 
-    def _start(self, q: Tensor, k: Tensor, v: Tensor, scale: float | None, kernel: str) -> Tensor:
+    def _start(self, q: Tensor, k: Tensor, v: Tensor, scale: float, kernel: str) -> Tensor:
         from sparse_patterns.functional import attention
 
         out = attention(
@@ -145,7 +162,7 @@ class KeyValueCache:
                 store.fill(k, v)
         return out
 
-    def _extend(self, q: Tensor, k: Tensor, v: Tensor, scale: float | None, out: Tensor) -> None:
+    def _extend(self, q: Tensor, k: Tensor, v: Tensor, scale: float, out: Tensor) -> None:
         end = self._position + q.shape[2]
         positions = torch.arange(self._position, end, device=q.device)
         for store in self._stores:
@@ -153,17 +170,16 @@ class KeyValueCache:
             store.attend(q, positions, scale, out)
         self._position = end
 
-    def _check(self, q: Tensor, k: Tensor, v: Tensor) -> None:
-        for name, tensor in (("q", q), ("k", k), ("v", v)):
-            if tensor.ndim != 4:
+    def _check(self, q: Tensor, k: Tensor, v: Tensor, scale: object) -> None:
+        for name, one in (("q", q), ("k", k), ("v", v)):
+            if one.ndim != 4:
                 raise ValueError(
-                    f"{name} must have shape (batch, heads, new, head_dim), "
-                    f"got {tuple(tensor.shape)}"
+                    f"{name} must have shape (batch, heads, new, head_dim), got {tuple(one.shape)}"
                 )
-            if (tensor.dtype, tensor.device) != (q.dtype, q.device):
+            if (one.dtype, one.device) != (q.dtype, q.device):
                 raise ValueError(
                     f"q, k and v must have one dtype and device: q has {q.dtype} on {q.device}, "
-                    f"{name} has {tensor.dtype} on {tensor.device}"
+                    f"{name} has {one.dtype} on {one.device}"
                 )
         if q.shape[1] != self.heads:
             raise ValueError(f"q must have the {self.heads} heads of the cache, got {q.shape[1]}")
@@ -180,9 +196,10 @@ class KeyValueCache:
                     f"{name} must be {self._first[name]} as in the first call, got {value}; "
                     "reset() starts a new sequence"
                 )
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (q, k, v)):
+        given = [x for x in (q, k, v, scale) if isinstance(x, Tensor)]
+        if torch.is_grad_enabled() and any(x.requires_grad for x in given):
             raise RuntimeError(
-                "the cache keeps no gradients, but q, k or v requires one; "
+                "the cache keeps no gradients, but q, k, v or scale requires one; "
                 "call it under torch.no_grad() or torch.inference_mode()"
             )
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from sparse_patterns.kernels import exact
 from sparse_patterns.spec.algebra import replace_atoms
 from sparse_patterns.spec.atoms import Global
 from sparse_patterns.spec.base import Pattern, union
@@ -94,13 +95,12 @@ class Store:
         # The query heads of one key/value head are rows of one product: keys are never repeated.
         rows = self._own(q.unflatten(1, (-1, share))).reshape(batch, held, share * new, head_dim)
         mask = self._mask(positions)
-        seen = scaled_dot_product_attention(
-            rows,
-            self.keys[:, :, : self.used],
-            self.values[:, :, : self.used],
-            attn_mask=mask,
-            scale=scale,
-        )
+        keys, values = self.keys[:, :, : self.used], self.values[:, :, : self.used]
+        seen = scaled_dot_product_attention(rows, keys, values, attn_mask=mask, scale=scale)
+        if not bool(seen.isfinite().all()):
+            # A hidden key or value that is not finite spoils rows that do not see it.
+            factor = max(1, head_dim) ** -0.5 if scale is None else scale
+            seen = exact.attend(rows, keys, values, mask, factor)[0].to(out.dtype)
         # Fused kernels differ in what they give for a row without keys.
         seen = torch.where(mask.any(-1, keepdim=True), seen, 0)
         by_kv_head = out.unflatten(1, (-1, share))

@@ -8,10 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparse_patterns.kernels.dispatch import check_kernel
 from sparse_patterns.nn.kv_cache import KeyValueCache
+from sparse_patterns.spec import arguments
 from sparse_patterns.spec.algebra import has_global_rows
+from sparse_patterns.spec.arguments import data_type, floating, probability
 from sparse_patterns.spec.base import Pattern
 from sparse_patterns.spec.binding import bind
+from sparse_patterns.spec.fields import LARGEST, boolean, integer, shown
 from sparse_patterns.spec.presets import get
 from sparse_patterns.spec.validation import check_pattern
 
@@ -44,7 +48,7 @@ class SparseSelfAttention(nn.Module):
     Raises:
         ValueError: A number is not allowed, or the pattern does not fit the heads and the layer, or
             `global_projections` are wanted for a pattern without global rows.
-        TypeError: `pattern` is something else.
+        TypeError: An argument has the wrong type.
     """
 
     def __init__(
@@ -65,7 +69,9 @@ class SparseSelfAttention(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        kv_heads = num_heads if kv_heads is None else kv_heads
+        integer("embed_dim", embed_dim, maximum=LARGEST)
+        integer("num_heads", num_heads, maximum=LARGEST)
+        kv_heads = num_heads if kv_heads is None else integer("kv_heads", kv_heads)
         if num_heads < 1 or embed_dim < 1 or embed_dim % num_heads:
             raise ValueError(
                 f"embed_dim must be a positive multiple of num_heads, got embed_dim={embed_dim} "
@@ -73,8 +79,15 @@ class SparseSelfAttention(nn.Module):
             )
         if kv_heads < 1 or num_heads % kv_heads:
             raise ValueError(f"kv_heads must divide num_heads ({num_heads}), got {kv_heads}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {dropout}")
+        probability("dropout", dropout, below_one=True)
+        boolean("bias", bias)
+        boolean("global_projections", global_projections)
+        boolean("output_projection", output_projection)
+        check_kernel(kernel)
+        if device is not None:
+            device = arguments.device("device", device)
+        if dtype is not None:
+            data_type("dtype", dtype)
         self.pattern = _as_pattern(pattern)
         bind(self.pattern, heads=num_heads, layer=layer, layers=layers)
         if global_projections and not has_global_rows(self.pattern):
@@ -160,6 +173,7 @@ class SparseSelfAttention(nn.Module):
             `(batch, length, embed_dim)`. A query that sees no key gives the bias of the output.
 
         Raises:
+            TypeError: An argument has the wrong type.
             ValueError: `x` has another shape, or the cache is of another layer or cannot hold what
                 is asked.
         """
@@ -219,12 +233,15 @@ class SparseSelfAttention(nn.Module):
         return joined
 
     def _check_input(self, x: Tensor) -> None:
+        floating("x", x)
         if x.ndim != 3 or x.shape[2] != self.embed_dim:
             raise ValueError(
                 f"x must have shape (batch, length, {self.embed_dim}), got {tuple(x.shape)}"
             )
 
     def _check_cache(self, cache: KeyValueCache, *masks: Tensor | None) -> None:
+        if not isinstance(cache, KeyValueCache):
+            raise TypeError(f"cache must be a KeyValueCache, got {shown(cache)}")
         if any(mask is not None for mask in masks):
             raise ValueError("a cache takes no key_mask, global_mask or segment_ids")
         if self.global_projections:

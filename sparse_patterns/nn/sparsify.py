@@ -14,6 +14,7 @@ from sparse_patterns.config.codec import from_config
 from sparse_patterns.nn.multihead import SparseMultiheadAttention
 from sparse_patterns.spec.atoms import BatchGlobal, SameDocument
 from sparse_patterns.spec.base import Pattern, uses
+from sparse_patterns.spec.fields import boolean
 from sparse_patterns.spec.validation import check_pattern
 
 
@@ -49,6 +50,7 @@ def sparsify(
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"module must be an nn.Module, got {type(module).__name__}")
+    boolean("ignore_need_weights", ignore_need_weights)
     checked = check_pattern(from_config(pattern))
     if uses(checked, BatchGlobal, SameDocument):
         raise ValueError(

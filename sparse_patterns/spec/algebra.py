@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sparse_patterns.spec.arguments import real
 from sparse_patterns.spec.atoms import BatchGlobal, Global, SameDocument, Window
 from sparse_patterns.spec.base import Pattern, Union, _Parts, uses
-from sparse_patterns.spec.fields import boolean
+from sparse_patterns.spec.fields import boolean, shown
 from sparse_patterns.spec.schedules import Schedule, map_value
 
 
@@ -115,9 +116,12 @@ def scale_windows(pattern: Pattern, factor: float) -> Pattern:
     """Return the pattern with both sides of every window times `factor`, rounded.
 
     Raises:
-        ValueError: `factor` is not positive.
+        TypeError: `pattern` is no pattern, or `factor` no number.
+        ValueError: `factor` is not positive and finite, or a window becomes too large.
     """
-    if not factor > 0:
+    if not isinstance(pattern, Pattern):
+        raise TypeError(f"pattern must be a Pattern, got {shown(pattern)}")
+    if not real("window factor", factor) > 0:
         raise ValueError(f"window factor must be > 0, got {factor}")
 
     def scale(value: Any) -> Any:
@@ -131,7 +135,10 @@ def scale_windows(pattern: Pattern, factor: float) -> Pattern:
             return dataclasses.replace(atom, left=scale(atom.left), right=scale(atom.right))
         return atom
 
-    return replace_atoms(pattern, one)
+    try:
+        return replace_atoms(pattern, one)
+    except ValueError as error:
+        raise ValueError(f"window factor {factor} is too large: {error}") from error
 
 
 def alternatives(pattern: Pattern) -> tuple[Pattern, ...]:

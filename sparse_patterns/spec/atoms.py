@@ -8,12 +8,13 @@ layer, or a schedule over layers.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from sparse_patterns.spec.base import Pattern
-from sparse_patterns.spec.fields import block_rows, boolean, integer
+from sparse_patterns.spec.fields import LARGEST, block_rows, boolean, integer, shown
 from sparse_patterns.spec.schedules import Schedule, map_value, number
 
 
@@ -32,7 +33,9 @@ class Window(Pattern):
         dilation: Distance between adjacent keys, in tokens.
 
     Raises:
-        ValueError: `left` or `right` is negative, or `dilation` is below 1.
+        TypeError: A number is no int.
+        ValueError: `left` or `right` is negative, `dilation` is below 1, or a number is above
+            2**31 - 1.
     """
 
     left: Any
@@ -96,8 +99,9 @@ class Global(Pattern):
         """Sort the tokens and drop repeated ones."""
         tokens: Any = self.tokens
         if isinstance(tokens, str) or not isinstance(tokens, Iterable):
-            raise TypeError(f"global tokens must be a sequence of ints, got {tokens!r}")
-        _set(self, "tokens", tuple(sorted({integer("global token", token) for token in tokens})))
+            raise TypeError(f"global tokens must be a sequence of ints, got {shown(tokens)}")
+        checked = {integer("global token", token, -LARGEST, LARGEST) for token in tokens}
+        _set(self, "tokens", tuple(sorted(checked)))
         boolean("global rows", self.rows)
 
     @property
@@ -149,7 +153,7 @@ class Strided(Pattern):
 
     def __post_init__(self) -> None:
         """Refuse a stride below 1."""
-        _set(self, "stride", integer("stride", self.stride, 1))
+        _set(self, "stride", integer("stride", self.stride, 1, LARGEST))
 
 
 @dataclass(frozen=True, repr=False)
@@ -160,7 +164,7 @@ class LocalBlock(Pattern):
 
     def __post_init__(self) -> None:
         """Refuse a size below 1."""
-        _set(self, "size", integer("local block size", self.size, 1))
+        _set(self, "size", integer("local block size", self.size, 1, LARGEST))
 
 
 @dataclass(frozen=True, repr=False)
@@ -175,8 +179,8 @@ class Summary(Pattern):
 
     def __post_init__(self) -> None:
         """Refuse sizes below 1 and more columns than a block has."""
-        _set(self, "size", integer("summary size", self.size, 1))
-        _set(self, "columns", integer("summary columns", self.columns, 1))
+        _set(self, "size", integer("summary size", self.size, 1, LARGEST))
+        _set(self, "columns", integer("summary columns", self.columns, 1, LARGEST))
         if self.columns > self.size:
             raise ValueError(f"summary columns must be <= size ({self.size}), got {self.columns}")
 
@@ -200,8 +204,8 @@ class RandomBlocks(Pattern):
 
     def __post_init__(self) -> None:
         """Refuse blocks below 1 token, negative counts and seeds of more than 64 bits."""
-        _set(self, "block", integer("random blocks block", self.block, 1))
-        _set(self, "per_row", integer("random blocks per_row", self.per_row, 0))
+        _set(self, "block", integer("random blocks block", self.block, 1, LARGEST))
+        _set(self, "per_row", integer("random blocks per_row", self.per_row, 0, LARGEST))
         _set(self, "seed", integer("random blocks seed", self.seed, -(2**63), 2**63 - 1))
 
 
@@ -221,7 +225,7 @@ class BlockTable(Pattern):
 
     def __post_init__(self) -> None:
         """Normalise the table to strings and refuse ragged ones."""
-        _set(self, "block", integer("block table block", self.block, 1))
+        _set(self, "block", integer("block table block", self.block, 1, LARGEST))
         _set(self, "table", block_rows("block table", self.table))
 
     @property
@@ -240,6 +244,14 @@ class SameDocument(Pattern):
         return True
 
 
+def _parameters(function: Callable[..., Any]) -> inspect.Signature | None:
+    """Return what a function takes, None where Python does not know."""
+    try:
+        return inspect.signature(function)
+    except (ValueError, TypeError):
+        return None
+
+
 @dataclass(frozen=True, repr=False)
 class Rule(Pattern):
     """The user's own rule.
@@ -249,15 +261,29 @@ class Rule(Pattern):
             broadcast against each other and `head` an int; what it returns broadcasts to both. Must
             be a pure function.
         name: Name in pictures and errors; the function's name by default.
+
+    Raises:
+        TypeError: `fn` cannot be called with three arguments, or `name` is no string.
     """
 
     fn: Callable[..., Any]
     name: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be called and name the rule."""
+        """Refuse what cannot be called with three arguments, and name the rule."""
         if not callable(self.fn):
-            raise TypeError(f"rule fn must be callable as fn(q, k, head), got {self.fn!r}")
+            raise TypeError(f"rule fn must be callable as fn(q, k, head), got {shown(self.fn)}")
+        taken = _parameters(self.fn)
+        if taken is not None:
+            try:
+                taken.bind(0, 0, 0)
+            except TypeError:
+                raise TypeError(
+                    f"rule fn must be callable as fn(q, k, head), got {shown(self.fn)}, which "
+                    f"takes {taken}"
+                ) from None
+        if not isinstance(self.name, str):
+            raise TypeError(f"rule name must be a string, got {shown(self.name)}")
         if not self.name:
             _set(self, "name", getattr(self.fn, "__name__", "rule"))
 

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, dataclass
 from typing import Any
 
+from sparse_patterns.spec.fields import shown
+
 
 @dataclass(frozen=True)
 class Pattern:
@@ -81,12 +83,14 @@ class _Parts(Pattern):
     parts: tuple[Pattern, ...]
 
     def _take(self, parts: Iterable[Any]) -> None:
+        if not isinstance(parts, Iterable):
+            raise TypeError(f"{type(self).__name__} takes patterns, got {shown(parts)}")
         parts = tuple(parts)
         if not parts:
-            raise ValueError(f"{type(self).__name__} needs at least one pattern")
+            raise ValueError(f"{type(self).__name__} needs at least one pattern, got none")
         for part in parts:
             if not isinstance(part, Pattern):
-                raise TypeError(f"{type(self).__name__} takes patterns, got {part!r}")
+                raise TypeError(f"{type(self).__name__} takes patterns, got {shown(part)}")
         object.__setattr__(self, "parts", parts)
 
     def children(self) -> tuple[Pattern, ...]:
@@ -141,7 +145,7 @@ class Complement(Pattern):
     def __post_init__(self) -> None:
         """Refuse what is no pattern."""
         if not isinstance(self.part, Pattern):
-            raise TypeError(f"Complement takes a pattern, got {self.part!r}")
+            raise TypeError(f"Complement takes a pattern, got {shown(self.part)}")
 
     def children(self) -> tuple[Pattern, ...]:
         """Return the part."""

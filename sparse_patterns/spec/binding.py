@@ -8,6 +8,7 @@ from typing import Any
 from sparse_patterns.spec.algebra import PerHead, PerLayer
 from sparse_patterns.spec.atoms import BlockTable, RandomBlocks, Rule, Window
 from sparse_patterns.spec.base import Pattern
+from sparse_patterns.spec.fields import LARGEST, integer
 from sparse_patterns.spec.schedules import Schedule
 
 
@@ -30,10 +31,11 @@ def check_layer(layer: int, layers: int) -> None:
     """Refuse a layer outside the model.
 
     Raises:
+        TypeError: One of them is no int.
         ValueError: `layers` is below 1 or `layer` is not in `0 .. layers - 1`.
     """
-    if layers < 1:
-        raise ValueError(f"layers must be >= 1, got {layers}")
+    integer("layers", layers, 1, LARGEST)
+    integer("layer", layer)
     if not 0 <= layer < layers:
         raise ValueError(f"layer must be in 0..{layers - 1} (layers={layers}), got {layer}")
 
@@ -52,11 +54,11 @@ def bind(pattern: Pattern, *, heads: int, layer: int = 0, layers: int = 1) -> tu
         Heads that see the same pairs for the same reason have equal patterns.
 
     Raises:
-        ValueError: The layer is outside the model, or a per-head or per-layer choice has another
-            length.
+        TypeError: A number is no int.
+        ValueError: The layer is outside the model, there is no head, or a per-head or per-layer
+            choice has another length.
     """
-    if heads < 1:
-        raise ValueError(f"heads must be >= 1, got {heads}")
+    integer("heads", heads, 1, LARGEST)
     check_layer(layer, layers)
     return tuple(_bind(pattern, head, heads, layer, layers) for head in range(heads))
 

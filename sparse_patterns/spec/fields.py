@@ -10,6 +10,17 @@ import numbers
 from collections.abc import Sequence
 from typing import Any
 
+LARGEST = 2**31 - 1
+"""The largest number of tokens, heads or layers: products of two stay within 64 bits."""
+
+
+def shown(value: Any) -> str:
+    """Return a value as an error message shows it: a tensor by its shape, others in short."""
+    if hasattr(value, "dtype") and getattr(value, "shape", ()) != ():
+        return f"a {type(value).__name__} of shape {tuple(value.shape)} and type {value.dtype}"
+    words = repr(value)
+    return words if len(words) <= 200 else f"{words[:200]}..."
+
 
 def integer(
     name: str, value: Any, minimum: int | None = None, maximum: int | None = None, where: str = ""
@@ -27,9 +38,12 @@ def integer(
         TypeError: Not an integer.
         ValueError: Below `minimum` or above `maximum`.
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} must be an int, got {value!r}{where}")
-    plain = int(value)
+    if type(value) is int:
+        plain = value
+    elif isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be an int, got {shown(value)}{where}")
+    else:
+        plain = int(value)
     if minimum is not None and plain < minimum:
         raise ValueError(f"{name} must be >= {minimum}, got {plain}{where}")
     if maximum is not None and plain > maximum:
@@ -44,7 +58,7 @@ def boolean(name: str, value: Any) -> bool:
         TypeError: Anything else, also 0 and 1.
     """
     if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
+        raise TypeError(f"{name} must be True or False, got {shown(value)}")
     return value
 
 

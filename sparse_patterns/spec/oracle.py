@@ -11,10 +11,11 @@ from functools import singledispatch
 import torch
 from torch import Tensor
 
-from sparse_patterns.spec import atoms
+from sparse_patterns.spec import arguments, atoms
 from sparse_patterns.spec.base import Complement, Full, Intersection, Pattern, Union, uses
 from sparse_patterns.spec.binding import BoundRandomBlocks, BoundRule, bind
-from sparse_patterns.spec.validation import check_example_tensor, check_lengths
+from sparse_patterns.spec.fields import shown
+from sparse_patterns.spec.validation import check_example_tensor, check_lengths, check_pattern
 
 
 @dataclass(frozen=True)
@@ -149,8 +150,18 @@ def _(pattern: atoms.SameDocument, q: Tensor, k: Tensor, context: ExampleContext
 def _(pattern: BoundRule, q: Tensor, k: Tensor, context: ExampleContext) -> Tensor:
     seen = pattern.fn(q, k, pattern.head)
     if not isinstance(seen, Tensor) or seen.dtype != torch.bool:
-        got = f"{seen.dtype} tensor" if isinstance(seen, Tensor) else repr(seen)
+        got = f"{seen.dtype} tensor" if isinstance(seen, Tensor) else shown(seen)
         raise TypeError(f"rule {pattern.name!r} must return a bool tensor, got {got}")
+    pairs = torch.broadcast_shapes(q.shape, k.shape)
+    try:
+        fits = torch.broadcast_shapes(seen.shape, pairs) == pairs
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"rule {pattern.name!r} must return a tensor that broadcasts to the shape of q against "
+            f"k, {tuple(pairs)}, got shape {tuple(seen.shape)}"
+        )
     return seen
 
 
@@ -214,9 +225,12 @@ def dense_mask(
 
     Raises:
         ValueError: A number or a shape is not allowed; the message names it.
-        TypeError: A mask has another type than stated.
+        TypeError: An argument has another type than stated.
     """
+    check_pattern(pattern)
     q_len, kv_len, q_offset = check_lengths(q_len, kv_len, q_offset)
+    if device is not None:
+        device = arguments.device("device", device)
     given = {"key_mask": key_mask, "global_mask": global_mask, "segment_ids": segment_ids}
     batch = 1
     for name, tensor in given.items():

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from sparse_patterns.spec.fields import integer
+from sparse_patterns.spec.fields import LARGEST, integer, shown
 
 Value = int | tuple[int, ...]
 """What a schedule yields for one layer: a number for every head, or one number per head."""
@@ -48,8 +48,8 @@ def _value(name: str, value: object) -> Value:
     if isinstance(value, list | tuple):
         if not value:
             raise ValueError(f"{name} must be an int or one int per head, got an empty sequence")
-        return tuple(integer(name, item) for item in value)
-    return integer(name, value)
+        return tuple(integer(name, item, -LARGEST, LARGEST) for item in value)
+    return integer(name, value, -LARGEST, LARGEST)
 
 
 def map_value(value: Value, function: Callable[[int], int]) -> Value:
@@ -64,7 +64,7 @@ def adding(by: int) -> Callable[[int], int]:
 
 
 def _summand(by: int) -> int:
-    return integer("what is added to a schedule", by)
+    return integer("what is added to a schedule", by, -LARGEST, LARGEST)
 
 
 @dataclass(frozen=True, repr=False)
@@ -101,12 +101,12 @@ class _Ends(Schedule):
     start: int
     stop: int
 
-    _minimum: ClassVar[int | None] = None
+    _minimum: ClassVar[int] = -LARGEST
 
     def __post_init__(self) -> None:
         """Refuse what is not an integer, or too small."""
         for end in ("start", "stop"):
-            value = integer(f"{self._name} {end}", getattr(self, end), self._minimum)
+            value = integer(f"{self._name} {end}", getattr(self, end), self._minimum, LARGEST)
             object.__setattr__(self, end, value)
 
     @property
@@ -140,7 +140,7 @@ class Linear(_Ends):
 class Geometric(_Ends):
     """Equal ratios from `start` in the first layer to `stop` in the last, rounded to integers."""
 
-    _minimum: ClassVar[int | None] = 1
+    _minimum: ClassVar[int] = 1
 
     def at(self, layer: int, layers: int) -> int:
         """Return the value for `layer`."""
@@ -162,10 +162,13 @@ class Steps(Schedule):
         given: Any = self.points
         points = []
         for point in given:
-            if not isinstance(point, list | tuple) or len(point) != 2:
+            if not isinstance(point, list | tuple):
+                raise TypeError(f"steps takes (value, count) pairs, got {shown(point)}")
+            if len(point) != 2:
                 raise ValueError(f"steps takes (value, count) pairs, got {point!r}")
             value, count = point
-            points.append((_value("steps value", value), integer("steps count", count, 1)))
+            count = integer("steps count", count, 1, LARGEST)
+            points.append((_value("steps value", value), count))
         object.__setattr__(self, "points", tuple(points))
 
     def at(self, layer: int, layers: int) -> Value:
@@ -296,10 +299,11 @@ def number(name: str, value: Any, minimum: int) -> Number:
 
     Raises:
         TypeError: Something is not an int.
-        ValueError: A number is below `minimum`; the message names the head or the schedule.
+        ValueError: A number is below `minimum` or above `LARGEST`; the message names the head or
+            the schedule.
     """
     if isinstance(value, list):
-        value = Listed(tuple(value))
+        value = Listed(tuple(_value(name, item) for item in value))
     if isinstance(value, Schedule):
         for item in value.values():
             number(f"{name} in {value!r}", item, minimum)
@@ -308,7 +312,7 @@ def number(name: str, value: Any, minimum: int) -> Number:
         if not value:
             raise ValueError(f"{name} must be an int or one int per head, got an empty tuple")
         return tuple(
-            integer(name, item, minimum, where=f" for head {head}")
+            integer(name, item, minimum, LARGEST, where=f" for head {head}")
             for head, item in enumerate(value)
         )
-    return integer(name, value, minimum)
+    return integer(name, value, minimum, LARGEST)

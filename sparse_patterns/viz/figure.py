@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from sparse_patterns.spec.arguments import text
 from sparse_patterns.spec.base import Pattern
 from sparse_patterns.spec.oracle import ExampleContext
 from sparse_patterns.spec.validation import check_pattern
@@ -89,6 +90,10 @@ def draw(
         ValueError: A number is not allowed, or the pattern does not fit the heads or layers.
     """
     check_pattern(pattern)
+    if title is not None:
+        text("title", title)
+    if path is not None and not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path must be a path or a string, got {path!r}")
     if scale is None:
         scale = "auto" if length is None else 1
     sketch = make_sketch(pattern, LENGTH if length is None else length, heads, layers, scale)

@@ -14,8 +14,10 @@ from typing import Literal
 
 from sparse_patterns.spec import atoms
 from sparse_patterns.spec.algebra import PerHead, PerLayer, replace_atoms
+from sparse_patterns.spec.arguments import real
 from sparse_patterns.spec.base import Pattern, uses
 from sparse_patterns.spec.binding import BoundRandomBlocks, BoundRule, bind
+from sparse_patterns.spec.fields import LARGEST, integer
 from sparse_patterns.spec.schedules import Schedule
 
 
@@ -68,11 +70,15 @@ def make_sketch(
         scale: Factor of windows, blocks and positions; "auto" takes a power of 1/2 that fits.
 
     Raises:
+        TypeError: A number has another type.
         ValueError: A number is not allowed, or the pattern does not fit the heads or layers.
     """
-    if length < 1:
-        raise ValueError(f"length of a picture must be >= 1, got {length}")
-    if scale != "auto" and (isinstance(scale, bool | str) or not 0 < scale <= 1):
+    integer("length of a picture", length, 1, LARGEST)
+    if heads is not None:
+        integer("heads", heads, 1, LARGEST)
+    if layers is not None:
+        integer("layers", layers, 1, LARGEST)
+    if scale != "auto" and (isinstance(scale, bool | str) or not 0 < real("scale", scale) <= 1):
         raise ValueError(f"scale must be in (0, 1] or 'auto', got {scale!r}")
     heads, layers = guess_sizes(pattern, heads, layers)
     bound = [bind(pattern, heads=heads, layer=layer, layers=layers) for layer in range(layers)]

@@ -11,6 +11,7 @@ from torch import Tensor
 from sparse_patterns.spec import atoms
 from sparse_patterns.spec.base import Complement, Full, Pattern, uses
 from sparse_patterns.spec.oracle import ExampleContext, visible
+from sparse_patterns.spec.validation import check_example_type
 
 KINDS = (
     "global row",
@@ -57,10 +58,14 @@ def example_context(
         segment_ids: Integers `(length,)`; three documents if None.
 
     Raises:
+        TypeError: Something is no tensor, or one of another type.
         ValueError: A tensor has another shape.
     """
     for name, tensor in (("global_mask", global_mask), ("segment_ids", segment_ids)):
-        if tensor is not None and tensor.shape != (length,):
+        if tensor is None:
+            continue
+        check_example_type(name, tensor)
+        if tensor.shape != (length,):
             raise ValueError(
                 f"{name} must have shape (length,) = ({length},), got {tuple(tensor.shape)}"
             )

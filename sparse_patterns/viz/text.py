@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sparse_patterns.spec.base import Pattern
 from sparse_patterns.spec.binding import check_layer
+from sparse_patterns.spec.fields import LARGEST, boolean, integer
 from sparse_patterns.spec.oracle import ExampleContext
 from sparse_patterns.spec.validation import check_pattern
 from sparse_patterns.viz.panels import brief, make_panels, make_sketch, spans
@@ -70,8 +71,10 @@ def show(
     """
     check_pattern(pattern)
     width = shutil.get_terminal_size().columns if width is None else width
-    if width < 8:
-        raise ValueError(f"width must be >= 8, got {width}")
+    integer("width", width, 8, LARGEST)
+    boolean("ascii", ascii)
+    if file is not None and not hasattr(file, "write"):
+        raise TypeError(f"file must be an open text file, got {file!r}")
     marks = (width - 2) // (2 if ascii else 1)
     if scale is None:
         scale = "auto" if length is None else 1

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lit_modules.nn.coref.ranking import Ranking
+from lit_modules.nn.precision import widened
 
 __all__ = ["decode_clusters", "gold_clusters", "marginal_loss", "mention_loss"]
 
@@ -31,7 +32,8 @@ def marginal_loss(ranking: Ranking, mentions: Tensor, clusters: Tensor) -> Tenso
     theirs = number[ranking.antecedents]
     right = (theirs == number[:, None]) & (number >= 0)[:, None] & ranking.mask
     none = ~right.any(1, keepdim=True)
-    scores = torch.cat((ranking.scores.new_zeros(len(number), 1), ranking.scores), dim=1).float()
+    scores = torch.cat((ranking.scores.new_zeros(len(number), 1), ranking.scores), dim=1)
+    scores = widened(scores)
     gold = scores.masked_fill(~torch.cat((none, right), dim=1), -torch.inf)
     return (scores.logsumexp(1) - gold.logsumexp(1)).sum()
 
@@ -51,7 +53,7 @@ def mention_loss(ranking: Ranking, mentions: Tensor) -> Tensor:
     gold = {tuple(span) for span in mentions.tolist()}
     wrong = torch.tensor([tuple(span) not in gold for span in ranking.spans.tolist()])
     others = ranking.mentions[wrong.to(ranking.mentions.device)]
-    return F.softplus(-ranking.wanted.float()).sum() + F.softplus(others.float()).sum()
+    return F.softplus(-widened(ranking.wanted)).sum() + F.softplus(widened(others)).sum()
 
 
 def _cluster_of(spans: Tensor, mentions: Tensor, clusters: Tensor) -> Tensor:

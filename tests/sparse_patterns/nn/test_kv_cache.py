@@ -332,3 +332,27 @@ def test_a_wrong_order_is_refused() -> None:
         cache.reorder(torch.tensor([0, 2]))
     with pytest.raises(ValueError, match=r"index must be integers .* got torch.bool"):
         cache.reorder(torch.tensor([True, False]))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, 1e38])
+@pytest.mark.parametrize("which", ["k", "v"])
+@pytest.mark.parametrize("at", [3, 12], ids=["in the prompt", "in a later token"])
+def test_a_key_that_left_the_window_has_no_influence(at: int, which: str, value: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, 2, 40, 8, generator=generator) for _ in range(3))
+    q[..., 0] = 1e10  # with a key of 1e38, scores overflow
+    k[..., 0] = 0
+    clean = [k.clone(), v.clone()]
+    {"k": k, "v": v}[which][0, 1, at, 0] = value
+    outs = []
+    for keys, values in (clean, (k, v)):
+        cache = sp.KeyValueCache(sp.Window.before(4), heads=2)
+        pieces = [slice(0, 8), *(slice(i, i + 1) for i in range(8, 40))]
+        outs.append(
+            torch.cat([cache.attend(q[:, :, p], keys[:, :, p], values[:, :, p]) for p in pieces], 2)
+        )
+    blind = torch.ones(40, dtype=torch.bool)
+    blind[at : at + 5] = False
+    torch.testing.assert_close(outs[1][:, :, blind], outs[0][:, :, blind], rtol=0, atol=2e-6)
+    torch.testing.assert_close(outs[1][:, 0], outs[0][:, 0], rtol=0, atol=2e-6)
+    assert not torch.equal(outs[1][:, 1, ~blind], outs[0][:, 1, ~blind])

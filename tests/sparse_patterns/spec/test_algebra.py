@@ -147,5 +147,5 @@ def test_scale_windows() -> None:
 
 @pytest.mark.parametrize("factor", [0, -1, float("nan")])
 def test_scale_windows_refuses(factor: float) -> None:
-    with pytest.raises(ValueError, match="window factor must be > 0, got"):
+    with pytest.raises(ValueError, match=r"window factor must be (> 0|finite), got"):
         sp.scale_windows(A, factor)

@@ -126,7 +126,7 @@ def test_wrong_number_of_layers_is_refused() -> None:
         (lambda: sp.steps(), ValueError, r"steps needs at least one \(value, count\) pair"),
         (lambda: sp.steps((1, 0)), ValueError, "steps count must be >= 1, got 0"),
         (lambda: sp.steps((1, 2, 3)), ValueError, r"pairs, got \(1, 2, 3\)"),
-        (lambda: sp.steps(5), ValueError, "pairs, got 5"),
+        (lambda: sp.steps(5), TypeError, "pairs, got 5"),
         (lambda: sp.steps(("a", 1)), TypeError, "steps value must be an int, got 'a'"),
         (lambda: sp.spread(), ValueError, "spread values over layers must not be empty"),
         (lambda: sp.spread(1.5), TypeError, r"spread value must be an int, got 1\.5"),
