@@ -26,23 +26,26 @@ _FORWARD_MODE = (
 )
 
 
-def cast(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Return the tensors as torch's own attention takes them under autocast.
+def cast(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return queries, keys and values as torch's own attention takes them under autocast.
 
     Under autocast floating-point tensors are cast to its type, except float64 ones; else they are
     returned as they are.
     """
-    device = tensors[0].device.type
+    device = q.device.type
     if device == "meta" or not torch.is_autocast_enabled(device):
-        return tensors
+        return q, k, v
     dtype = torch.get_autocast_dtype(device)
-    return tuple(
-        x.to(dtype) if x.device.type == device and _is_cast(x.dtype) else x for x in tensors
+    return (
+        q.to(dtype) if _is_cast(q, device) else q,
+        k.to(dtype) if _is_cast(k, device) else k,
+        v.to(dtype) if _is_cast(v, device) else v,
     )
 
 
-def _is_cast(dtype: torch.dtype) -> bool:
-    return dtype.is_floating_point and dtype != torch.float64
+def _is_cast(x: Tensor, device: str) -> bool:
+    """Return whether autocast on a kind of device changes the type of a tensor."""
+    return x.device.type == device and x.is_floating_point() and x.dtype != torch.float64
 
 
 def scaled(scale: Any, q: Tensor, *more: Tensor) -> tuple[float, tuple[Tensor, ...]]:
@@ -200,7 +203,7 @@ def map_batch(
         )
     folded = []
     for index, (one, at) in enumerate(zip(given, in_dims, strict=True)):
-        if isinstance(one, Tensor) and index == formula.seed:
+        if isinstance(one, Tensor) and index == formula.seed and at is not None:
             folded.append(one.select(at, 0))
         elif not isinstance(one, Tensor) or (at is None and not one.ndim):
             folded.append(one)

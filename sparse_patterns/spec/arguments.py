@@ -90,7 +90,7 @@ def one_of(name: str, value: Any, allowed: Iterable[str]) -> str:
     names = tuple(allowed)
     if text(name, value) not in names:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, names))}, got {value!r}")
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 def data_type(name: str, value: Any) -> torch.dtype:
@@ -154,4 +154,4 @@ def floating(name: str, value: Any) -> Tensor:
     """
     if not tensor(name, value).dtype.is_floating_point:
         raise TypeError(f"{name} must be floating point, got {value.dtype}")
-    return value  # type: ignore[no-any-return]
+    return value

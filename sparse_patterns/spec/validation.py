@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 import torch
 from torch import Tensor
 
@@ -162,7 +164,7 @@ def _check_qkv(prefix: str, q: Tensor, k: Tensor, v: Tensor) -> None:
         )
 
 
-def is_three_tensors(value: object) -> bool:
+def is_three_tensors(value: object) -> TypeGuard[tuple[Tensor, Tensor, Tensor]]:
     """Return whether a value is a tuple or list of three tensors."""
     return (
         isinstance(value, tuple | list)
