@@ -49,7 +49,8 @@ def flash_forward(
     """Output `(batch, rows, heads, head_dim)` and log-sum-exp `(batch, heads, rows)`."""
     scores = (up(q) @ up(k, q.shape[2]).mT * scale).masked_fill(~mask, -torch.inf)
     lse = scores.logsumexp(-1)
-    weights = (scores - scores.amax(-1, keepdim=True).clamp(min=-1e30)).exp()
+    largest = scores.amax(-1, keepdim=True)
+    weights = (scores - largest.masked_fill(largest == -torch.inf, 0)).exp()
     total = weights.sum(-1, keepdim=True).clamp(min=1e-30)
     # Half types: weights are rounded before the second product, as tensor cores take them.
     out = weights.to(q.dtype).to(scores.dtype) @ up(v, q.shape[2]) / total

@@ -194,6 +194,9 @@ def hold(
     clean = run(kernel, replace(setup, value=0.0), device, dropout_p)
     allowed = KERNELS[kernel].tolerances[got.out.dtype]
     empty = ~setup.seen().any(-1)
+    # Scores are computed anew in the backward pass. Where one rounding of a score is more than 1, a
+    # weight is anything from 0 to 1, so what such a row gives its own keys is not determined.
+    unresolved = want is not None and bool((want.lse.abs().masked_fill(empty, 0) > 1e7).any())
     assert torch.equal(got.out[empty], torch.zeros_like(got.out[empty]))
     assert torch.equal(got.lse[empty], torch.full_like(got.lse[empty], -torch.inf))
     for name, rows in zip(got.all(), setup.touched(), strict=True):
@@ -213,6 +216,8 @@ def hold(
             size = max(1, float(expected[finite].abs().max()))
             # Differences of large numbers lose digits in float32.
             limit = 1e-3 if size > 1e6 else 4 * limit
+            if "gradient" in name and unresolved:
+                continue
             assert float(difference.abs().max()) <= limit * size, name
 
 
