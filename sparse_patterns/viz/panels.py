@@ -78,7 +78,7 @@ def make_sketch(
         integer("heads", heads, 1, LARGEST)
     if layers is not None:
         integer("layers", layers, 1, LARGEST)
-    if scale != "auto" and not 0 < real("scale", scale) <= 1:
+    if scale != "auto" and not 0 < real("scale, if not 'auto',", scale) <= 1:
         raise ValueError(f"scale must be in (0, 1] or 'auto', got {scale!r}")
     heads, layers = guess_sizes(pattern, heads, layers)
     bound = [bind(pattern, heads=heads, layer=layer, layers=layers) for layer in range(layers)]

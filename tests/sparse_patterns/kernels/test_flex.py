@@ -10,29 +10,17 @@ import torch
 
 import sparse_patterns as sp
 from sparse_patterns.kernels import flex
-from sparse_patterns.kernels.base import Request, Tolerance
+from sparse_patterns.kernels.base import Request
 from sparse_patterns.kernels.dispatch import KERNELS
 from sparse_patterns.kernels.flex import FlexKernel
 from sparse_patterns.spec.algebra import has_global_rows
 from sparse_patterns.spec.base import Pattern, uses
 from tests.contracts.kernels.cases import GLOBALS, HARD, PADDED, SOME, make_case
+from tests.contracts.kernels.flex import EmulatedFlex
 from tests.contracts.kernels.holding import hold
 from tests.random_specs import random_case
 
 GROWING = sp.get("longformer-causal", window=sp.linear(16, 128))
-
-
-class Emulated(FlexKernel):
-    """The kernel, allowed on the CPU and in float64, where its arithmetic is exact."""
-
-    tolerances = {  # noqa: RUF012
-        **FlexKernel.tolerances,
-        torch.float64: Tolerance(1e-14, 2e-14),
-        torch.float32: Tolerance(2e-6, 5e-6),
-    }
-
-    def why_not(self, request: Request) -> list[str]:
-        return []
 
 
 @pytest.fixture
@@ -41,7 +29,7 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch.nn.attention.flex_attention as library
 
     monkeypatch.setattr(library, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True)
-    monkeypatch.setitem(KERNELS, "flex", Emulated(None))
+    monkeypatch.setitem(KERNELS, "flex", EmulatedFlex(None))
 
 
 @pytest.mark.usefixtures("eager")
@@ -94,7 +82,7 @@ class Counter:
 def counter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter]:
     counts = Counter()
     torch._dynamo.reset()
-    monkeypatch.setitem(KERNELS, "flex", Emulated(counts))
+    monkeypatch.setitem(KERNELS, "flex", EmulatedFlex(counts))
     yield counts
     flex.forget()
     torch._dynamo.reset()
@@ -155,7 +143,7 @@ def test_a_graph_that_cannot_be_compiled_is_an_error(
 
 def test_the_gradient_passes_through_ahead_of_time_tracing(monkeypatch) -> None:
     torch._dynamo.reset()
-    monkeypatch.setitem(KERNELS, "flex", Emulated("aot_eager"))
+    monkeypatch.setitem(KERNELS, "flex", EmulatedFlex("aot_eager"))
     step(GROWING, layer=11, layers=12)
     flex.forget()
     torch._dynamo.reset()

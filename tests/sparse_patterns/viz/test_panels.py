@@ -84,9 +84,14 @@ def test_the_sketch_says_at_what_scale() -> None:
     assert make_sketch(sp.Window(8, 0), 48, scale=0.75).notes == (
         "windows, blocks and positions times 0.75",
     )
-    for scale in (0, -1, 1.5, "small", True):
+    for scale in (0, -1, 1.5):
         with pytest.raises(
             ValueError, match=rf"scale must be in \(0, 1\] or 'auto', got {scale!r}"
+        ):
+            make_sketch(sp.Full(), 48, scale=scale)
+    for scale in ("small", True):
+        with pytest.raises(
+            TypeError, match=f"scale, if not 'auto', must be a number, got {scale!r}"
         ):
             make_sketch(sp.Full(), 48, scale=scale)
     with pytest.raises(ValueError, match="length of a picture must be >= 1, got 0"):
