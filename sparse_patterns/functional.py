@@ -259,6 +259,7 @@ def _differentiate(
 
 
 _attend.register_autograd(_differentiate, setup_context=_save)
+_attend_backward.register_autograd(refuse_second, setup_context=save_nothing)
 
 
 _SEED = _Given._fields.index("seed")

@@ -247,7 +247,8 @@ class _Pass:
     def _whole(self, x: Tensor, count: int, fill: float) -> Tensor:
         x = x.flatten(0, 1).to(self.dtype)
         missing = count * self.layout.table.block - x.shape[1]
-        return functional.pad(x, (0, 0) * (x.ndim - 2) + (0, missing), value=fill)
+        # Of what fits already, nothing is copied so far; xformers takes contiguous tensors only.
+        return functional.pad(x, (0, 0) * (x.ndim - 2) + (0, missing), value=fill).contiguous()
 
     def multiply(self, a: Tensor, b: Tensor) -> Tensor:
         """Return `a @ b.T` in the visible blocks, `(batch, blocks, block, block)`."""
