@@ -61,7 +61,7 @@ def attend(
     scores = ((q * scale) @ k.mT).masked_fill_(~mask, -torch.inf)
     # A visible score of -inf in a row of nothing else gives NaN, as the softmax of torch does.
     lse = scores.logsumexp(-1)
-    weights = scores.softmax(-1).masked_fill_(~mask, 0)
+    weights = scores.softmax(-1).masked_fill(~mask, 0)
     lse = lse.masked_fill((lse == -torch.inf) & mask.any(-1), torch.nan)
     dropped = weights if factors is None else weights * factors
     return visible_sum(dropped, mask, v), lse, weights

@@ -132,7 +132,7 @@ def note_batch(model: Any, current: list[int]) -> None:
     model.on_test_batch_start = before
 
 
-def tested(model: Any, batches: list[Made], precision: str, times: int) -> dict[str, float]:
+def figures_of(model: Any, batches: list[Made], precision: str, times: int) -> dict[str, float]:
     runner = trainer(precision)
     runner.test(model, Repeated(batches, times), verbose=False)
     figures = runner.callback_metrics
@@ -155,7 +155,7 @@ def test_figures_of_tasks(task: str, precision: str) -> None:
     current = [0]
     once_each(model, "forward", seen, current)
     note_batch(model, current)
-    found = tested(model, batches, precision, TIMES.get(precision, 5))
+    found = figures_of(model, batches, precision, TIMES.get(precision, 5))
     half = {"bf16-true": torch.bfloat16, "16-true": torch.float16}
     if precision in half:
         assert {weight.dtype for weight in model.parameters()} == {half[precision]}
@@ -177,6 +177,18 @@ def test_figures_of_tasks(task: str, precision: str) -> None:
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("make", [language_model, masked_language_model])
 def test_figures_of_language_models(make: Callable[[], Any], precision: str) -> None:
+    hold_language_model(make, precision, TIMES.get(precision, 5))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("make", [language_model, masked_language_model])
+def test_figures_of_two_thousand_batches(make: Callable[[], Any], precision: str) -> None:
+    hold_language_model(make, precision, 500)
+
+
+def hold_language_model(make: Callable[[], Any], precision: str, times: int) -> None:
+    """Hold the figures of `4 * times` batches to those worked out in float64."""
     torch.manual_seed(1)
     model = make()
     model.configure_model()
@@ -185,7 +197,7 @@ def test_figures_of_language_models(make: Callable[[], Any], precision: str) -> 
     current = [0]
     once_each(model.net, "forward", seen, current)
     note_batch(model, current)
-    found = tested(model, batches, precision, TIMES.get(precision, 5))
+    found = figures_of(model, batches, precision, times)
     nats = tokens = 0.0
     for at, batch in enumerate(batches):
         logits = getattr(seen[at], "logits", seen[at]).double()
