@@ -25,6 +25,7 @@ def layout_parts(
     layout = conjunct.layout
     assert isinstance(layout, BoundRandomBlocks | BlockTable)
     block = layout.block
+    width = min(block, kv_len)  # a block longer than the sequence is cut to its keys
     height = -(-block // -(-block // MAX_ROWS))
     starts = (q % block % height == 0).nonzero().flatten()
     if not starts.numel() or starts[0] != 0:
@@ -46,8 +47,8 @@ def layout_parts(
         exact |= True
     for other in earlier:
         exact |= may_overlap(other, q_first, q_last, k_first, k_last, kv_len)
-    tile, column, exact, k_first = tile[keep], column[keep], exact[keep], k_first[keep]
-    key = k_first[:, None] + torch.arange(block)
+    tile, exact, k_first = tile[keep], exact[keep], k_first[keep]
+    key = k_first[:, None] + torch.arange(width)
     row = torch.arange(int(rows.max()) if rows.numel() else 0)
     masks = (row < rows[tile][:, None])[:, :, None] & (key < kv_len)[:, None, :]
     if exact.any() and not conjunct.dynamic:
@@ -55,7 +56,7 @@ def layout_parts(
         inside = key[exact].clamp(max=kv_len - 1)
         masks[exact] &= evaluate_pairs(without(conjunct, earlier), position, inside, kv_len)
     seen = masks.flatten(1).any(1)
-    tile, column, masks = tile[seen], column[seen], masks[seen]
+    tile, k_first, masks = tile[seen], k_first[seen], masks[seen]
     dynamic = without(conjunct, earlier) if conjunct.dynamic else None
     # Blocks that a window cuts along a diagonal are kept separate: they are few, and any tile with
     # one would cut the runs of the others.
@@ -64,7 +65,7 @@ def layout_parts(
         part
         for some in (~slanted, slanted)
         for part in _gathered_parts(
-            conjunct, starts, rows, tile[some], column[some], masks[some], block, kv_len, dynamic
+            conjunct, starts, rows, tile[some], k_first[some], masks[some], kv_len, dynamic
         )
     ]
 
@@ -74,26 +75,25 @@ def _gathered_parts(
     starts: Tensor,
     rows: Tensor,
     tile: Tensor,
-    column: Tensor,
+    k_first: Tensor,
     masks: Tensor,
-    block: int,
     kv_len: int,
     dynamic: Pattern | None,
 ) -> list[PlanPart]:
     """Make parts whose key list holds the key blocks of one tile after those of another."""
-    parts = []
+    parts, width = [], masks.shape[2]
     count = torch.bincount(tile, minlength=starts.numel())
-    filled = _fill_up(count, rows, block)
+    filled = _fill_up(count, rows, width)
     shapes = torch.stack([rows, filled], 1)
     first_pair = count.cumsum(0) - count
     for height, blocks in torch.unique(shapes[count > 0], dim=0).tolist():
         chosen = ((rows == height) & (filled == blocks)).nonzero().flatten()
-        keys = blocks * block
+        keys = blocks * width
         for some in chosen.split(max(1, MAX_GATHERED // keys)):
             number = torch.arange(blocks)
             own = number < count[some][:, None]
             pair = first_pair[some][:, None] + torch.minimum(number, count[some][:, None] - 1)
-            listed = (column[pair][:, :, None] * block + torch.arange(block)).clamp(max=kv_len - 1)
+            listed = (k_first[pair][:, :, None] + torch.arange(width)).clamp(max=kv_len - 1)
             mask = masks[pair][:, :, :height] & own[:, :, None, None]
             mask = mask.transpose(1, 2).reshape(some.numel(), height, keys)
             tiles = Tiles(
