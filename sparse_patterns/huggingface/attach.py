@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from sparse_patterns.config.codec import from_config
 from sparse_patterns.huggingface.masks import ModelMask, read_mask
+from sparse_patterns.huggingface.packing import documents_in
 from sparse_patterns.huggingface.positions import attend_texts
-from sparse_patterns.huggingface.requests import check_request
-from sparse_patterns.spec.atoms import Causal, SameDocument
+from sparse_patterns.huggingface.requests import PACKING, check_request
+from sparse_patterns.spec.atoms import Causal
 from sparse_patterns.spec.base import Full, Pattern
 from sparse_patterns.spec.binding import bind
 from sparse_patterns.spec.validation import check_pattern
@@ -176,10 +177,9 @@ def _attend(
     layer, layers = _layer(kind, place, query.shape[1])
     query, key, value = _autocast(query, key, value)
     pattern = place.pattern & mask.limits
-    if mask.segment_ids is not None:
-        if segment_ids is not None:
-            raise ValueError("segment_ids were given, and position_ids of packed documents too")
-        pattern, segment_ids = pattern & SameDocument(), mask.segment_ids
+    documents = documents_in(
+        mask, query.shape[0], **{name: asked.get(name) for name in PACKING}
+    )
     out = attend_texts(
         query,
         key,
@@ -190,6 +190,7 @@ def _attend(
         layers=layers,
         global_mask=global_mask,
         segment_ids=segment_ids,
+        documents=documents,
         scale=scaling,
         dropout_p=dropout,
     )

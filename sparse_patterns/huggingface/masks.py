@@ -8,7 +8,7 @@ is refused, so that nothing that a model masks is ever seen.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -34,7 +34,9 @@ class ModelMask:
         q_offset: Position of query row 0.
         kv_offset: Position of key 0; above 0 where a cache has dropped keys that no query sees.
         real: bool `(batch, kv_offset + kv_len)`, True for a real token; None: nothing is padded.
-        segment_ids: int `(batch, kv_len)`, the document of each token; None: one document.
+        documents: int `(batch, kv_len)`, the document of each token; None: the model tells none.
+        positions: int `(batch, kv_len)`, the positions that the parts of a packed mask count by.
+        kept: What has been found out for all layers of the pass.
     """
 
     limits: Pattern
@@ -43,7 +45,9 @@ class ModelMask:
     q_offset: int = 0
     kv_offset: int = 0
     real: Tensor | None = None
-    segment_ids: Tensor | None = None
+    documents: Tensor | None = None
+    positions: Tensor | None = None
+    kept: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def texts(self) -> list[tuple[int, int]] | None:
@@ -109,11 +113,17 @@ def read_mask(
     limits: Pattern = Full()
     for part, given in parts:
         limits &= _limit(part, given)
-    segment_ids = None
+    documents = positions = None
     for part, given in parts:
         if part == "packed_sequence_mask_function":
-            segment_ids = given["packed_sequence_mask"]
-    return ModelMask(limits, q_length, kv_length, q_offset, kv_offset, real, segment_ids)
+            documents = given["packed_sequence_mask"]
+        elif part == "remap_positions_for_packed_sequence":
+            positions = given["position_ids"]
+    if positions is not None and documents is None:
+        raise ValueError("the parts of a mask count by position_ids, but there are no documents")
+    return ModelMask(
+        limits, q_length, kv_length, q_offset, kv_offset, real, documents, positions
+    )
 
 
 def _parts(function: Callable[..., Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -127,11 +137,8 @@ def _parts(function: Callable[..., Any]) -> list[tuple[str, dict[str, Any]]]:
     if name == "and_masks":
         return [part for one in given["mask_functions"] for part in _parts(one)]
     if name == "remap_positions_for_packed_sequence":
-        # Positions start over with each document, which changes no distance inside of one.
-        inner = _parts(given["mask_function"])
-        if any(part == "chunked_overlay" for part, _ in inner):
-            raise ValueError("chunks that start over with each packed document are not served")
-        return inner
+        # Positions start over with each document, as those of a pattern do.
+        return [*_parts(given["mask_function"]), (name, given)]
     return [(name, given)]
 
 
@@ -140,7 +147,11 @@ def _limit(part: str, given: dict[str, Any]) -> Pattern:
     match part:
         case "causal_mask_function":
             return Causal()
-        case "bidirectional_mask_function" | "packed_sequence_mask_function":
+        case (
+            "bidirectional_mask_function"
+            | "packed_sequence_mask_function"
+            | "remap_positions_for_packed_sequence"
+        ):
             return Full()
         case "sliding_window_overlay":
             return Window(given["sliding_window"] - 1, _UNBOUNDED)

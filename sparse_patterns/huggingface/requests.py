@@ -33,10 +33,12 @@ _SAID_ELSEWHERE = {
     "output_router_logits",
     "past_key_values",
     "position_embeddings",
-    "position_ids",
     "return_dict",
     "use_cache",
 }
+
+PACKING = ("position_ids", "seq_idx", "cu_seq_lens_q", "cu_seq_lens_k")
+"""Arguments that tell the documents of a packed row."""
 
 
 def check_request(
@@ -64,9 +66,8 @@ def check_request(
     kind = type(module).__name__
     if getattr(module.config, "output_attentions", False):
         asked = {**asked, "output_attentions": True}
-    packed = {"cu_seq_lens_q", "cu_seq_lens_k"} if mask.segment_ids is not None else set()
     for name, given in asked.items():
-        if given is None or given is False or name in _SAID_ELSEWHERE | packed:
+        if given is None or given is False or name in _SAID_ELSEWHERE or name in PACKING:
             continue
         why = _CANNOT.get(name, "it is not known here, and nothing is ignored")
         raise ValueError(f"{kind} asks for {name}, which a sparse pattern cannot have: {why}")
