@@ -99,7 +99,7 @@ def attend_documents(
     own = traits(pattern, q.shape[1], layer, layers)
     pieces = []
     if not own.movable or segment_ids is not None:
-        pieces = _pieces(documents, key_mask)
+        pieces = pieces_of(documents, key_mask)
     if not pieces:
         return _tensor(
             attention(
@@ -139,6 +139,20 @@ def attend_documents(
     return joined.unflatten(0, (batch, length)).transpose(1, 2)
 
 
+def positions_in(documents: Tensor, counted: Tensor | None = None) -> Tensor:
+    """Return how many tokens lie before each one in its document, int64 `(batch, length)`.
+
+    Args:
+        documents: int `(batch, length)`, the number of each token's document.
+        counted: bool `(batch, length)`, which tokens count; all of them if None.
+    """
+    ones = torch.ones_like(documents, dtype=torch.int64) if counted is None else counted.long()
+    before = ones.cumsum(1) - ones
+    new = torch.zeros_like(documents, dtype=torch.bool)
+    new[:, 1:] = documents[:, 1:] != documents[:, :-1]
+    return before - before.masked_fill(~new, 0).cummax(1).values if before.numel() else before
+
+
 class _Taken:
     """Documents of similar length as the examples of a batch.
 
@@ -175,8 +189,16 @@ class _Taken:
         return None if x is None else x[self.row, self.column]
 
 
-def _pieces(documents: Tensor, real: Tensor | None) -> list[tuple[int, int, int]]:
-    """Return `(example, start, stop)` of each document, without padding at its ends."""
+def pieces_of(documents: Tensor, real: Tensor | None = None) -> list[tuple[int, int, int]]:
+    """Return `(example, start, stop)` of each document, without padding at its ends.
+
+    Args:
+        documents: int `(batch, length)`, the number of each token's document.
+        real: bool `(batch, length)`, False for padding.
+
+    Raises:
+        ValueError: A document is not in one piece.
+    """
     batch, length = documents.shape
     if length == 0:
         return []
