@@ -23,6 +23,10 @@ _UNBOUNDED = LARGEST
 """Keys on a side of a window that has no end there; the sequence ends first."""
 
 
+class MaskError(ValueError, AttributeError):
+    """A model uses its mask as a tensor."""
+
+
 @dataclass(frozen=True, eq=False)
 class ModelMask:
     """The mask of one forward pass; travels through the model in the place of its tensor.
@@ -59,6 +63,55 @@ class ModelMask:
         starts = places.masked_fill(~self.real, length).amin(1)
         stops = (places + 1).masked_fill(~self.real, 0).amax(1)
         return [(min(a, b), b) for a, b in torch.stack([starts, stops], 1).tolist()]
+
+    def __getattr__(self, name: str) -> Any:
+        """Refuse what only a tensor has; `hasattr` says no."""
+        raise _no_tensor(name)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Refuse to be cut."""
+        raise _no_tensor("[...]")
+
+    @classmethod
+    def __torch_function__(cls, function: Any, *_: Any, **__: Any) -> Any:
+        """Refuse to be taken by an operator of torch."""
+        raise _no_tensor(getattr(function, "__name__", str(function)))
+
+
+def _no_tensor(use: str) -> MaskError:
+    return MaskError(
+        f"the model changes or reads its mask by itself ({use}), which a sparse pattern cannot have: "
+        "its mask is a description, not a tensor"
+    )
+
+
+def padding_alone(mask: Any, q_len: int, kv_len: int) -> Any:
+    """Return a mask of padding, which a model made by itself, as a `ModelMask`.
+
+    Args:
+        mask: A mask of any kind; one of another kind is returned as it is.
+        q_len: Number of queries.
+        kv_len: Number of keys.
+    """
+    if not isinstance(mask, Tensor) or mask.ndim != 4 or q_len != kv_len:
+        return mask
+    if mask.is_meta or mask.shape[1:] != (1, 1, kv_len):
+        return mask
+    known = getattr(mask, "_sparse_pattern_mask", None)
+    if known is not None and known[0] == mask._version:
+        return known[1]
+    real = mask
+    if mask.dtype != torch.bool:
+        if not mask.is_floating_point():
+            return mask
+        real = mask == 0
+        if bool((mask[~real] > torch.finfo(mask.dtype).min / 2).any()):
+            return mask
+    real = real[:, 0, 0]
+    found = ModelMask(Full(), q_len, kv_len, real=None if bool(real.all()) else real)
+    # All layers of a model get the same tensor; reading it waits for the device.
+    mask._sparse_pattern_mask = (mask._version, found)  # type: ignore[attr-defined]
+    return found
 
 
 def read_mask(
@@ -108,7 +161,8 @@ def read_mask(
                 f"got {tuple(real.shape)}"
             )
         real = real[:, :end].bool()
-        real = None if bool(real.all()) else real
+        # Of a mask without numbers, on the meta device, only shapes are asked for.
+        real = None if real.is_meta or bool(real.all()) else real
     parts = _parts(mask_function)
     limits: Pattern = Full()
     for part, given in parts:
@@ -154,6 +208,11 @@ def _limit(part: str, given: dict[str, Any]) -> Pattern:
         ):
             return Full()
         case "sliding_window_overlay":
+            if given["sliding_window"] < 1:
+                raise ValueError(
+                    f"sliding_window of the model is {given['sliding_window']}: no query would "
+                    "see any key"
+                )
             return Window(given["sliding_window"] - 1, _UNBOUNDED)
         case "sliding_window_bidirectional_overlay":
             return Window(given["sliding_window"], given["sliding_window"])
