@@ -136,9 +136,7 @@ def _read_sharded(index: Path) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for shard, tensors in sorted(shards.items()):
         if not _is_beside(index, shard):
-            raise WeightsError(
-                f"{index} names {reprlib.repr(shard)}, which is not in the folder"
-            )
+            raise WeightsError(f"{index} names {reprlib.repr(shard)}, which is not in the folder")
         if Path(shard).suffix not in _SUFFIXES:
             raise WeightsError(
                 f"{index} names {shard!r}, which is no file of weights ({', '.join(_SUFFIXES)})"

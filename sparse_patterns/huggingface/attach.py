@@ -140,9 +140,7 @@ def _attach(model: PreTrainedModel, pattern: Pattern, attentions: dict[str, nn.M
         layers = len(attentions)
     heads = getattr(config, "num_attention_heads", None)
     if isinstance(heads, int):
-        bound = {
-            bind(pattern, heads=heads, layer=layer, layers=layers) for layer in range(layers)
-        }
+        bound = {bind(pattern, heads=heads, layer=layer, layers=layers) for layer in range(layers)}
         places = layers_of(attentions, layers)
         if len(bound) > 1 and None in places:
             raise ValueError(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Hashable
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +15,8 @@ from torch import nn
 
 # Models whose attention is chosen or masked by their own code, so that a pattern would be lost.
 _BY_MODEL = {
+    "pixtral": "its images lie in one row, with a mask of pairs",
+    "inkling_text": "it adds a bias of distances to its scores, and the kernels add none",
     "doge": "its attention makes a mask of its own from the values",
     "hy_v4": "its attention chooses blocks of keys by itself",
 }
@@ -21,8 +24,9 @@ _CROSS = re.compile(r"cross|encoder_attn|enc_dec|encdec", re.IGNORECASE)
 
 
 @lru_cache(maxsize=1024)
-def _calls_interface(kind: type) -> bool:
+def _calls_interface(kind: Hashable) -> bool:
     """Return whether the code of a class asks `transformers` for the attention function."""
+    assert isinstance(kind, type)
     for base in kind.__mro__:
         for member in vars(base).values():
             code = getattr(inspect.unwrap(member), "__code__", None) if callable(member) else None
@@ -86,6 +90,10 @@ def why_not(model: nn.Module, config: Any, attentions: dict[str, nn.Module]) -> 
         cap = getattr(module, "attn_logit_softcapping", None)
         if cap is not None:
             return f"{name} caps its scores (softcap={cap}), which the kernels do not"
+        if getattr(module, "indexer", None) is not None:
+            return f"{name} chooses keys by itself, so that a pattern would be lost"
+        if getattr(module, "position_embeddings_type", None) == "relative":
+            return f"{name} adds a bias of distances to its scores, and the kernels add none"
         sizes = getattr(module, "qk_head_dim", None), getattr(module, "v_head_dim", None)
         if None not in sizes and sizes[0] != sizes[1]:
             return (

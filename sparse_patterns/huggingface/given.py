@@ -16,6 +16,7 @@ from sparse_patterns.spec.validation import check_example_type
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+
 class Given:
     """Masks that hold for all attention of a model while `batch_masks` is active.
 
@@ -100,9 +101,7 @@ def batch_masks(
     for name, mask in used.items():
         check_example_type(name, mask)
         if mask.ndim != 2 or not mask.shape[1]:
-            raise ValueError(
-                f"{name} must have shape (batch, length), got {tuple(mask.shape)}"
-            )
+            raise ValueError(f"{name} must have shape (batch, length), got {tuple(mask.shape)}")
     places = [getattr(module, "_sparse_pattern", None) for module in model.modules()]
     kept = {id(place.given): place.given for place in places if place is not None}
     if not kept:

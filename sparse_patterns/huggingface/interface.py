@@ -1,10 +1,10 @@
-"""The attention that `transformers` calls by its name, and what each module knows of its pattern."""
+"""The attention that `transformers` calls by its name, and the pattern of each module."""
 
 from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -122,9 +122,7 @@ def _attend(
     segment_ids = place.given.fill("segment_ids", segment_ids, mask)
     query, key, value = _autocast(query, key, value)
     pattern = place.pattern & mask.limits
-    documents = documents_in(
-        mask, query.shape[0], **{name: asked.get(name) for name in PACKING}
-    )
+    documents = documents_in(mask, query.shape[0], **{name: asked.get(name) for name in PACKING})
     _check_masks(
         kind, place.pattern, global_mask, documents if segment_ids is None else segment_ids
     )
@@ -151,7 +149,7 @@ def _place_of(module: nn.Module) -> Place:
     if place is not None:
         assert isinstance(place, Place)
         return place
-    kind, config = type(module).__name__, module.config
+    kind, config = type(module).__name__, cast(Any, module.config)
     saved = getattr(config, SAVED, None)
     if saved is None or config.is_encoder_decoder:
         raise ValueError(
@@ -194,7 +192,11 @@ def _check_masks(
 def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Under autocast, take what torch's own attention takes: rotary positions leave other types."""
     device = tensors[0].device.type
-    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device) or tensors[0].dtype == torch.float64:
+    if (
+        not torch.amp.is_autocast_available(device)
+        or not torch.is_autocast_enabled(device)
+        or tensors[0].dtype == torch.float64
+    ):
         return tensors
     return tuple(tensor.to(torch.get_autocast_dtype(device)) for tensor in tensors)
 

@@ -80,8 +80,9 @@ class ModelMask:
 
 def _no_tensor(use: str) -> MaskError:
     return MaskError(
-        f"the model changes or reads its mask by itself ({use}), which a sparse pattern cannot have: "
-        "its mask is a description, not a tensor"
+        f"the model changes or reads its mask by itself ({use}), or generates with a static cache: "
+        "a pattern serves neither, since its masks are descriptions and no tensors; use the "
+        "dynamic cache (the default)"
     )
 
 
@@ -175,9 +176,7 @@ def read_mask(
             positions = given["position_ids"]
     if positions is not None and documents is None:
         raise ValueError("the parts of a mask count by position_ids, but there are no documents")
-    return ModelMask(
-        limits, q_length, kv_length, q_offset, kv_offset, real, documents, positions
-    )
+    return ModelMask(limits, q_length, kv_length, q_offset, kv_offset, real, documents, positions)
 
 
 def _parts(function: Callable[..., Any]) -> list[tuple[str, dict[str, Any]]]:

@@ -85,7 +85,7 @@ def _find(
     if first is None or length == 0:
         return None
     for name, other in zip(list(starts)[1:], others, strict=True):
-        if bool((first != other).any()):
+        if not torch.equal(first, other):
             raise ValueError(
                 f"{name} and {next(iter(starts))} must tell the same documents of a packed row, "
                 "but documents start at other places in one than in the other"

@@ -18,6 +18,7 @@ from sparse_patterns.huggingface.masks import ModelMask
 from sparse_patterns.nn.documents import attend_documents, traits
 from sparse_patterns.spec.base import Pattern
 
+
 def attend_texts(
     q: Tensor,
     k: Tensor,

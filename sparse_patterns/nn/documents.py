@@ -8,6 +8,7 @@ which the documents become the examples of a batch of their own.
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -199,7 +200,7 @@ def pieces_of(documents: Tensor, real: Tensor | None = None) -> list[tuple[int, 
     Raises:
         ValueError: A document is not in one piece.
     """
-    batch, length = documents.shape
+    length = documents.shape[1]
     if length == 0:
         return []
     change = documents[:, 1:] != documents[:, :-1]
@@ -208,7 +209,7 @@ def pieces_of(documents: Tensor, real: Tensor | None = None) -> list[tuple[int, 
     for example, (row, ids) in enumerate(zip(change.tolist(), documents.tolist(), strict=True)):
         cuts = [0, *(place + 1 for place, new in enumerate(row) if new), length]
         names = set()
-        for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
+        for start, stop in pairwise(cuts):
             if kept is not None:
                 while start < stop and not kept[example][start]:
                     start += 1

@@ -37,8 +37,9 @@ class EncoderSelfAttention(sp.SparseSelfAttention):
     """Self-attention without the output projection, which the layer adds with its residual.
 
     Differs from `SparseSelfAttention` in two ways: `segment_ids` always separate segments, each
-    with positions of its own, whatever the pattern is, and the rows of few global tokens with projections of their own are computed
-    without projecting every key and value for them; see `global_rows`.
+    with positions of its own, whatever the pattern is, and the rows of few global tokens with
+    projections of their own are computed without projecting every key and value for them; see
+    `global_rows`.
 
     Args:
         config: Sizes and pattern.

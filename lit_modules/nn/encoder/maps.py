@@ -30,8 +30,8 @@ def attention_map(attention: EncoderSelfAttention, x: Tensor, masks: Masks) -> T
     found = x.new_zeros(batch, attention.num_heads, length, length)
     for example, start, stop in pieces_of(segments, masks.key_mask):
         one, part = slice(example, example + 1), slice(start, stop)
-        own = [None if mask is None else mask[one, part] for mask in masks[:3]]
-        found[one, :, part, part] = _map(attention, x[one, part], Masks(*own))
+        key, marks, ids = (None if mask is None else mask[one, part] for mask in masks[:3])
+        found[one, :, part, part] = _map(attention, x[one, part], Masks(key, marks, ids))
     return found
 
 

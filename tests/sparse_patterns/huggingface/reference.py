@@ -46,11 +46,6 @@ def with_reference(model: Any, pattern: sp.Pattern) -> Iterator[None]:
             layer=place.layer or 0,
             layers=place.layers,
         )
-        if attention_mask is None:
-            causal = given.get("is_causal")
-            causal = getattr(module, "is_causal", True) if causal is None else causal
-            if causal:
-                seen = seen & torch.ones_like(seen).tril()
         own = 0 if attention_mask is None else attention_mask
         mask = own + torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(q.dtype).min)[None]
         mask = mask.clamp(min=torch.finfo(q.dtype).min)

@@ -45,13 +45,27 @@ SIZES: dict[str, Any] = {
 }
 TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 
+_ONE_OF_EACH = {"layer_types": ["linear_attention", "full_attention"]}
+_ALL_HEADS = {"num_key_value_heads": 4}
+
 # What an architecture needs besides.
 OWN: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(
+        ["qwen3_5_moe_text", "qwen3_5_text", "qwen3_next", "qwen4_exp_text"], _ONE_OF_EACH
+    ),
+    **dict.fromkeys(
+        [
+            *("axk2", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa", "minicpm3", "mistral4"),
+            "sarvam_mla",
+        ],
+        _ALL_HEADS,
+    ),
+    **{name: {**_ALL_HEADS, "head_dim": 4} for name in ("axk1", "deepseek_v3", "youtu")},
+    "deepseek_v2": {**_ALL_HEADS, "num_experts_per_tok": 2, "topk_method": "greedy"},
     "jamba": {"attn_layer_offset": 0, "attn_layer_period": 2, "use_mamba_kernels": False},
-    "qwen2_moe": {"use_sliding_window": False, "layer_types": ["full_attention"] * 2},
+    "qwen2_moe": {"use_sliding_window": True, "sliding_window": 6},
+    "falcon_h1": {"mamba_d_state": 8, "mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8},
     "beit": {"use_relative_position_bias": True},
-    "xlm": {"n_words": 60, "emb_dim": 32},
-    "flaubert": {"n_words": 60, "emb_dim": 32},
 }
 LARGEST = 3_000_000
 
@@ -78,13 +92,28 @@ def config_of(kind: type[PreTrainedConfig], **own: Any) -> PreTrainedConfig:
     return kind(**fields)
 
 
+def on_meta(model_type: str) -> nn.Module:
+    """A model of an architecture without numbers, small if it can be."""
+    kind = CONFIG_MAPPING[model_type]
+    try:
+        config = config_of(kind, **OWN.get(model_type, {}))
+    except Exception:
+        config = kind()
+    with torch.device("meta"):
+        return AutoModel.from_config(config)
+
+
 def make(model_type: str) -> nn.Module:
-    """A model of an architecture, without a head, with its own eager attention."""
+    """A small model of an architecture, without a head, with its own eager attention.
+
+    Raises:
+        ValueError: It cannot be made small.
+    """
     config = config_of(CONFIG_MAPPING[model_type], **OWN.get(model_type, {}))
     with torch.device("meta"):
         size = sum(p.numel() for p in AutoModel.from_config(config).parameters())
     if size > LARGEST:
-        raise ValueError(f"{size} parameters")
+        raise ValueError(f"{model_type} has {size} parameters, at most {LARGEST} are small")
     torch.manual_seed(1)
     model = AutoModel.from_config(config, attn_implementation="eager").eval()
     for parameter in model.parameters():

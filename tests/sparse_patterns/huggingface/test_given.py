@@ -86,7 +86,7 @@ def test_a_given_argument_is_the_same() -> None:
         assert torch.equal(model(ids).logits, wanted)
         # Of a part alone too.
         assert model.model(ids).last_hidden_state.shape == (2, LENGTH, 32)
-        with pytest.raises(ValueError, match="global_mask was given to the model and by batch_masks"):
+        with pytest.raises(ValueError, match="given to the model and by batch_masks"):
             model(ids, global_mask=marks())
     with batch_masks(model, global_mask=marks()), pytest.raises(ValueError, match="got no segment"):
         model(ids)
@@ -112,7 +112,11 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "nothing": ({}, ValueError, "needs global_mask or segment_ids"),
     "numbers": ({"global_mask": torch.zeros(2, 3)}, TypeError, "global_mask must be bool"),
     "a list": ({"segment_ids": [1]}, TypeError, "segment_ids"),
-    "one dimension": ({"global_mask": torch.ones(3) > 0}, ValueError, r"\(batch, length\), got \(3,"),
+    "one dimension": (
+        {"global_mask": torch.ones(3) > 0},
+        ValueError,
+        r"length\), got \(3,",
+    ),
 }
 
 

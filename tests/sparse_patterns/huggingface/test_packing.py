@@ -160,7 +160,9 @@ def test_gradients_are_those_of_runs_of_their_own() -> None:
         close(grad / scale, wanted_grad / scale, 1e-9)
 
 
-@pytest.mark.parametrize("options", [{}, {"return_seq_idx": True}, {"return_flash_attn_kwargs": True}])
+@pytest.mark.parametrize(
+    "options", [{}, {"return_seq_idx": True}, {"return_flash_attn_kwargs": True}]
+)
 def test_the_trainer_with_a_flattening_collator(options: dict[str, bool], tmp_path: Path) -> None:
     """Its gradient is that of a loss over runs of their own."""
     pytest.importorskip("accelerate")
@@ -207,7 +209,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"seq_idx": torch.arange(TOTAL)[None] // 5},
         "seq_idx and position_ids must tell the same documents",
     ),
-    "another shape": ({"seq_idx": torch.zeros(1, TOTAL - 1)}, r"seq_idx must have shape.*\(1, 26\)"),
+    "another shape": (
+        {"seq_idx": torch.zeros(1, TOTAL - 1)},
+        r"seq_idx must have.*\(1, 26\)",
+    ),
     "bounds that stop early": (
         {"cu_seq_lens_q": torch.tensor([0, 9, 10])},
         "cu_seq_lens_q must be integers that grow from 0 to the number of tokens, 26",

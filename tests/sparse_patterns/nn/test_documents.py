@@ -94,7 +94,6 @@ def test_each_document_is_as_if_alone(name: str, layer: int) -> None:
             own["segment_ids"] = torch.zeros(1, part.stop - part.start, dtype=torch.int64)
         wanted = sp.attention(*(x[one, :, part] for x in qkv), pattern, **where, **own)
         assert isinstance(wanted, Tensor)
-        alone = torch.cat([alone[:, :, : part.start], alone[:, :, part], alone[:, :, part.stop :]], 2)
         alone = alone.index_put(
             (torch.tensor(example), torch.arange(4)[:, None], torch.arange(LENGTH)[part]),
             wanted[0],
