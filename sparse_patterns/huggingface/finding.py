@@ -42,11 +42,12 @@ def attentions_of(model: nn.Module, models: type) -> dict[str, nn.Module]:
         model: The model.
         models: The class of models, which name the attention but do not compute it.
     """
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if not isinstance(module, models) and _calls_interface(type(module))
-    }
+    found = {}
+    for name, module in model.named_modules():
+        kind: object = type(module)
+        if not isinstance(module, models) and _calls_interface(kind):
+            found[name] = module
+    return found
 
 
 def layers_of(attentions: dict[str, nn.Module], layers: int) -> list[int | None]:

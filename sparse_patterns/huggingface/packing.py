@@ -81,13 +81,13 @@ def _find(
         if lens is not None:
             starts[name] = _changes(_by_bounds(name, lens, batch, length))
     starts = {name: one.expand(batch, -1) for name, one in starts.items()}
-    first, *others = starts.values() or [None]
-    if first is None or length == 0:
+    if not starts or length == 0:
         return None
-    for name, other in zip(list(starts)[1:], others, strict=True):
+    (source, first), *others = starts.items()
+    for name, other in others:
         if not torch.equal(first, other):
             raise ValueError(
-                f"{name} and {next(iter(starts))} must tell the same documents of a packed row, "
+                f"{name} and {source} must tell the same documents of a packed row, "
                 "but documents start at other places in one than in the other"
             )
     if not bool(first.any()):

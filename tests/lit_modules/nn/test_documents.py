@@ -7,7 +7,7 @@ from torch import Tensor
 import sparse_patterns as sp
 from lit_modules.nn.decoder.decoder import Decoder
 from lit_modules.nn.encoder.encoder import Encoder, EncoderConfig
-from tests.sparse_patterns.nn.test_documents import PATTERNS
+from tests.packed_patterns import PATTERNS
 
 LENGTHS = (9, 1, 6, 10)
 TOTAL = sum(LENGTHS)

@@ -13,6 +13,7 @@ import sparse_patterns as sp
 from sparse_patterns.huggingface.attach import set_pattern
 from sparse_patterns.huggingface.masks import ModelMask
 from sparse_patterns.huggingface.packing import documents_in
+from tests.packed_patterns import PATTERNS, takes
 from tests.sparse_patterns.huggingface.models import (
     CAUSAL_MODELS,
     SMALL,
@@ -25,7 +26,6 @@ from tests.sparse_patterns.huggingface.models import (
     roberta,
     some_ids,
 )
-from tests.sparse_patterns.nn.test_documents import PATTERNS, takes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
