@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import pickletools
+import reprlib
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +31,9 @@ _NAMES = (
     "pytorch_model.bin.index.json",
 )
 _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+
+# What torch's files that are no zip archives start with.
+_MAGIC = torch.serialization.MAGIC_NUMBER
 
 # What torch's error says about a file with more than tensors and plain data.
 _CODE = ("Unsupported global", "Unsupported class", "GLOBAL", "call reduce", "instantiate")
@@ -88,7 +94,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path} must hold an object, got {type(content).__name__}")
@@ -117,15 +123,40 @@ def _file_in(folder: Path) -> Path:
 
 def _read_sharded(index: Path) -> dict[str, Tensor]:
     names = read_json(index).get("weight_map")
-    if not isinstance(names, dict):
+    if not isinstance(names, dict) or not names:
         raise WeightsError(f"{index} has no weight_map")
+    shards: dict[str, list[str]] = {}
+    for tensor, shard in names.items():
+        if not isinstance(shard, str):
+            raise WeightsError(
+                f"the weight_map of {index} must give a file name for each tensor, "
+                f"got {reprlib.repr(shard)} for {tensor!r}"
+            )
+        shards.setdefault(shard, []).append(tensor)
     state: dict[str, Tensor] = {}
-    for name in sorted(set(names.values())):
-        shard = index.parent / name
-        if shard.parent.resolve() != index.parent.resolve() or not shard.is_file():
-            raise WeightsError(f"{index} names {name!r}, which is not in the folder")
-        state.update(_read_file(shard))
+    for shard, tensors in sorted(shards.items()):
+        if not _is_beside(index, shard):
+            raise WeightsError(f"{index} names {reprlib.repr(shard)}, which is not in the folder")
+        if Path(shard).suffix not in _SUFFIXES:
+            raise WeightsError(
+                f"{index} names {shard!r}, which is no file of weights ({', '.join(_SUFFIXES)})"
+            )
+        found = _read_file(index.parent / shard)
+        for tensor in tensors:
+            if tensor not in found:
+                raise WeightsError(f"{index} says that {shard} holds {tensor!r}, but it does not")
+        state.update(found)
     return state
+
+
+def _is_beside(index: Path, name: str) -> bool:
+    """Return whether a file of that name lies in the folder of the index."""
+    path = index.parent / name
+    try:
+        return path.parent.resolve() == index.parent.resolve() and path.is_file()
+    except (OSError, ValueError):
+        # No name that a file can have.
+        return False
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:
@@ -137,19 +168,34 @@ def _read_file(path: Path) -> dict[str, Tensor]:
         except Exception as error:
             raise WeightsError(f"{path} is damaged or no safetensors file: {error}") from error
     try:
-        content = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
-    except pickle.UnpicklingError as error:
-        if any(word in str(error) for word in _CODE):
+        with warnings.catch_warnings():
+            # About the version of a plain pickle, which is refused below.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            content = torch.load(
+                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+            )
+    except Exception as error:
+        if _is_plain_pickle(path):
+            raise WeightsError(
+                f"{path} is a plain pickle, not a file of torch.save, and is not opened, since it "
+                "may hold code: write the tensors by torch.save or as .safetensors"
+            ) from error
+        if isinstance(error, pickle.UnpicklingError) and any(w in str(error) for w in _CODE):
             raise WeightsError(
                 f"{path} holds code or objects, not only tensors, and is not opened: "
                 f"{_reason(error)}"
             ) from error
         raise WeightsError(f"{path} is damaged or no file of weights: {_reason(error)}") from error
-    except Exception as error:
-        raise WeightsError(f"{path} is damaged or no file of weights: {_reason(error)}") from error
     return _tensors(content, str(path))
+
+
+def _is_plain_pickle(path: Path) -> bool:
+    """Return whether a file is a whole pickle that torch did not write; nothing of it runs."""
+    try:
+        with path.open("rb") as file:
+            return all(argument != _MAGIC for _, argument, _ in pickletools.genops(file))
+    except Exception:
+        return False
 
 
 def _tensors(content: object, name: str) -> dict[str, Tensor]:

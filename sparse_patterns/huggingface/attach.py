@@ -5,85 +5,52 @@
 
 Only pairs are taken away: what the model itself masks (the future, what lies outside of a sliding
 layer's window, other packed documents, padding) stays masked. Positions of a pattern count from the
-first real token of each text, so that padding changes nothing.
+first real token of each text, so that padding changes nothing, and of each document of a packed
+row.
 """
 
 from __future__ import annotations
 
-import inspect
+import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sparse_patterns.config.codec import from_config
-from sparse_patterns.huggingface.masks import ModelMask, read_mask
-from sparse_patterns.huggingface.positions import attend_texts
-from sparse_patterns.huggingface.requests import check_request
-from sparse_patterns.spec.atoms import Causal, SameDocument
-from sparse_patterns.spec.base import Full, Pattern
+from sparse_patterns.huggingface.finding import attentions_of, layers_of, why_not
+from sparse_patterns.huggingface.given import Given
+from sparse_patterns.huggingface.interface import NAME, PLACE, SAVED, Place, register
+from sparse_patterns.huggingface.requests import refuse_weights
+from sparse_patterns.huggingface.saving import keep
+from sparse_patterns.spec.base import Pattern
 from sparse_patterns.spec.binding import bind
 from sparse_patterns.spec.validation import check_pattern
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-NAME = "sparse_patterns"
-"""What the attention is called in `attn_implementation`."""
+__all__ = ["NAME", "register", "set_pattern"]
 
-_PLACE = "_sparse_pattern"
-
-
-@dataclass(frozen=True)
-class _Place:
-    """What an attention module needs to know: its pattern, and which layer of how many it is."""
-
-    pattern: Pattern
-    layer: int | None
-    layers: int
+Model = TypeVar("Model", bound=nn.Module)
 
 
-def register() -> None:
-    """Make `attn_implementation="sparse_patterns"` known to `transformers`.
-
-    `set_pattern` does it by itself; call this before `from_pretrained` to name the attention there.
-
-    Raises:
-        ImportError: `transformers` is not installed, or too old to describe its masks.
-    """
-    try:
-        from transformers import AttentionInterface, AttentionMaskInterface
-        from transformers.masking_utils import sdpa_mask
-    except ImportError as error:
-        raise ImportError(
-            "patterns for Hugging Face models need transformers 5 or newer: "
-            f"pip install 'sparse-patterns[hf]' ({error})"
-        ) from error
-    if "q_offset" not in inspect.signature(sdpa_mask).parameters:
-        from transformers import __version__
-
-        raise ImportError(f"transformers {__version__} is too old: pip install -U transformers")
-    # A compiled model runs these as they are: they look at the values of masks.
-    AttentionInterface.register(NAME, torch.compiler.disable(_attend))
-    AttentionMaskInterface.register(NAME, torch.compiler.disable(read_mask))
-
-
-def set_pattern(
-    model: PreTrainedModel, pattern: Pattern | str | Mapping[str, Any]
-) -> PreTrainedModel:
+def set_pattern(model: Model, pattern: Pattern | str | Mapping[str, Any] | None = None) -> Model:
     """Give a model a sparse pattern, in place; its weights stay as they are.
 
-    A pattern is not saved with the model. Calling it again changes the pattern, and
-    `model.set_attn_implementation("sdpa")` goes back to the model's own attention.
+    The pattern is written into the model's configuration, so that `save_pretrained` keeps it and
+    `from_pretrained(..., attn_implementation="sparse_patterns")` has it again. Calling this again
+    changes the pattern, and `model.set_attn_implementation("sdpa")` goes back to the model's own
+    attention.
 
     A pattern with `BatchGlobal()` or `SameDocument()` takes `global_mask` or `segment_ids`, of
-    shape `(batch, length)`, as arguments of the model.
+    shape `(batch, length)`, as arguments of the model, or by `batch_masks`.
 
     Args:
-        model: A model of `transformers`, or a part that is one.
-        pattern: A pattern, the name of a registered one, or the config of one.
+        model: A model of `transformers`, a part that is one, or a model of `peft` around one.
+        pattern: A pattern, the name of a registered one, or the config of one. By default that of
+            the model's configuration, and of the configurations of its parts; the functions of
+            rules in them are imported.
 
     Returns:
         The model.
@@ -91,130 +58,107 @@ def set_pattern(
     Raises:
         ImportError: `transformers` is not installed or too old.
         TypeError: `model` or `pattern` is something else.
-        ValueError: The model does not use the attention interface, attends to other sequences or
-            consists of several models, or the pattern does not fit its layers and heads.
+        ValueError: The model has no attention that can be replaced, or one that a pattern cannot
+            serve, attends to other sequences or consists of several models; or the pattern does
+            not fit its layers and heads, or there is none in the configuration.
     """
     register()
     from transformers import PreTrainedModel
 
-    if not isinstance(model, PreTrainedModel):
+    base = _base_of(model)
+    if not isinstance(base, PreTrainedModel):
         raise TypeError(f"model must be a model of transformers, got {type(model).__name__}")
+    if pattern is None:
+        _set_saved(base)
+        return model
     checked = check_pattern(from_config(pattern))
-    config, kind = model.config, type(model).__name__
-    if config.is_encoder_decoder or getattr(config, "add_cross_attention", False):
-        raise ValueError(
-            f"{kind} attends from one sequence to another, for which a pattern has no meaning"
-        )
-    if any(getattr(config, name, None) is not None for name in config.sub_configs):
-        parts = [
-            name
-            for name, part in model.named_modules()
-            if isinstance(part, PreTrainedModel) and part.config is not config
-        ]
-        raise ValueError(
-            f"{kind} consists of several models; set the pattern of one: {', '.join(parts)}"
-        )
-    if not model._can_set_attn_implementation():
-        raise ValueError(
+    config, kind = base.config, type(base).__name__
+    parts = [
+        name
+        for name, part in base.named_modules()
+        if isinstance(part, PreTrainedModel) and part.config is not config
+    ]
+    attentions = attentions_of(base, PreTrainedModel)
+    why = why_not(base, config, attentions)
+    if not base._can_set_attn_implementation():
+        why = (
             f"{kind} does not use transformers' attention interface, so that its attention cannot "
             "be replaced"
         )
-    layers, heads = config.num_hidden_layers, getattr(config, "num_attention_heads", None)
-    if isinstance(heads, int):
-        for layer in range(layers):
-            bind(checked, heads=heads, layer=layer, layers=layers)
-    for module in model.modules():
-        if hasattr(module, "config"):
-            place = _Place(checked, getattr(module, "layer_idx", None), layers)
-            setattr(module, _PLACE, place)
-    model.set_attn_implementation(NAME)
+    elif parts and any(getattr(config, name, None) is not None for name in config.sub_configs):
+        why = f"{kind} consists of several models; set the pattern of one: {', '.join(parts)}"
+    if why is not None:
+        raise ValueError(why)
+    _attach(base, checked, attentions)
     return model
 
 
-def _attend(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Any,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    is_causal: bool | None = None,
-    sliding_window: int | None = None,
-    global_mask: Tensor | None = None,
-    segment_ids: Tensor | None = None,
-    **asked: Any,
-) -> tuple[Tensor, None]:
-    """Attend as `transformers` asks its attention functions to.
-
-    Returns:
-        `(batch, q_len, heads, head_dim)`, and None in the place of the weights.
+def _base_of(model: nn.Module) -> nn.Module:
+    """Return the model inside of one of `peft`.
 
     Raises:
-        ValueError: The module has no pattern, or asks for what cannot be done.
+        ValueError: It puts learned tokens before each text, which have no place in a pattern.
     """
-    kind = type(module).__name__
-    place = getattr(module, _PLACE, None)
-    if place is None:
+    get_base = getattr(model, "get_base_model", None)
+    if not callable(get_base):
+        return model
+    if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
         raise ValueError(
-            f"{kind} has no pattern: call sparse_patterns.huggingface.set_pattern(model, pattern)"
+            f"{type(model).__name__} puts learned tokens before each text, which would move all "
+            "positions of a pattern"
         )
-    if attention_mask is None:
-        causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-        mask = ModelMask(Causal() if causal else Full(), query.shape[2], key.shape[2])
-        if sliding_window is not None:
-            raise ValueError(f"{kind} asks for sliding_window={sliding_window} without a mask")
+    base = get_base()
+    return base if isinstance(base, nn.Module) else model
+
+
+def _set_saved(model: PreTrainedModel) -> None:
+    """Give a model and its parts the patterns of their configurations."""
+    from transformers import PreTrainedModel
+
+    found = [
+        part
+        for part in model.modules()
+        if isinstance(part, PreTrainedModel) and getattr(part.config, SAVED, None) is not None
+    ]
+    if not found:
+        raise ValueError(
+            f"pattern must be given: the configuration of {type(model).__name__} has no {SAVED}"
+        )
+    done: set[int] = set()
+    for part in found:
+        # A model and the one inside of it share their configuration; the outer one comes first.
+        if id(part.config) not in done:
+            done.add(id(part.config))
+            set_pattern(part, getattr(part.config, SAVED))
+
+
+def _attach(model: PreTrainedModel, pattern: Pattern, attentions: dict[str, nn.Module]) -> None:
+    """Tell each attention module its pattern and which layer it is."""
+    config, kind = model.config, type(model).__name__
+    layers = getattr(config, "num_hidden_layers", None)
+    if not isinstance(layers, int):
+        layers = len(attentions)
+    heads = getattr(config, "num_attention_heads", None)
+    if isinstance(heads, int):
+        bound = {bind(pattern, heads=heads, layer=layer, layers=layers) for layer in range(layers)}
+        places = layers_of(attentions, layers)
+        if len(bound) > 1 and None in places:
+            raise ValueError(
+                f"{kind} does not tell its attention modules which layer they are, and the "
+                f"pattern varies by layer: {pattern!r}"
+            )
     else:
-        mask = attention_mask
-    if not isinstance(mask, ModelMask):
-        raise ValueError(
-            f"{kind} got a mask that the model or the caller made, of shape "
-            f"{tuple(getattr(mask, 'shape', ()))}: only padding can be masked, by an "
-            "attention_mask of shape (batch, length); write the rest as part of the pattern"
-        )
-    check_request(module, mask, query, key, value, asked)
-    layer, layers = _layer(kind, place, query.shape[1])
-    query, key, value = _autocast(query, key, value)
-    pattern = place.pattern & mask.limits
-    if mask.segment_ids is not None:
-        if segment_ids is not None:
-            raise ValueError("segment_ids were given, and position_ids of packed documents too")
-        pattern, segment_ids = pattern & SameDocument(), mask.segment_ids
-    out = attend_texts(
-        query,
-        key,
-        value,
-        pattern,
-        mask,
-        layer=layer,
-        layers=layers,
-        global_mask=global_mask,
-        segment_ids=segment_ids,
-        scale=scaling,
-        dropout_p=dropout,
-    )
-    return out.transpose(1, 2).contiguous(), None
-
-
-def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Under autocast, take what torch's own attention takes: rotary positions leave other types."""
-    device = tensors[0].device.type
-    if not torch.is_autocast_enabled(device) or tensors[0].dtype == torch.float64:
-        return tensors
-    return tuple(tensor.to(torch.get_autocast_dtype(device)) for tensor in tensors)
-
-
-def _layer(kind: str, place: _Place, heads: int) -> tuple[int, int]:
-    """Return which layer of how many a module is; any one, where all have the same pattern."""
-    if place.layer is not None:
-        return place.layer, place.layers
-    bound = {
-        bind(place.pattern, heads=heads, layer=layer, layers=place.layers)
-        for layer in range(place.layers)
-    }
-    if len(bound) > 1:
-        raise ValueError(
-            f"{kind} does not know which layer it is, and the pattern varies by layer: "
-            f"{place.pattern!r}"
-        )
-    return 0, place.layers
+        places = layers_of(attentions, layers)
+    if config.is_encoder_decoder:
+        # An encoder shares its configuration with the decoder, which keeps its own attention.
+        config = copy.copy(config)
+        for module in model.modules():
+            if getattr(module, "config", None) is model.config and module is not model:
+                module.config = config
+        model.config = config
+    given = Given()
+    for layer, module in zip(places, attentions.values(), strict=True):
+        setattr(module, PLACE, Place(pattern, layer, layers, given))
+    keep(model, pattern)
+    refuse_weights(model)
+    model.set_attn_implementation(NAME)

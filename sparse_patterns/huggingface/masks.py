@@ -8,7 +8,7 @@ is refused, so that nothing that a model masks is ever seen.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -23,6 +23,10 @@ _UNBOUNDED = LARGEST
 """Keys on a side of a window that has no end there; the sequence ends first."""
 
 
+class MaskError(ValueError, AttributeError):
+    """A model uses its mask as a tensor."""
+
+
 @dataclass(frozen=True, eq=False)
 class ModelMask:
     """The mask of one forward pass; travels through the model in the place of its tensor.
@@ -34,7 +38,9 @@ class ModelMask:
         q_offset: Position of query row 0.
         kv_offset: Position of key 0; above 0 where a cache has dropped keys that no query sees.
         real: bool `(batch, kv_offset + kv_len)`, True for a real token; None: nothing is padded.
-        segment_ids: int `(batch, kv_len)`, the document of each token; None: one document.
+        documents: int `(batch, kv_len)`, the document of each token; None: the model tells none.
+        positions: int `(batch, kv_len)`, the positions that the parts of a packed mask count by.
+        kept: What has been found out for all layers of the pass.
     """
 
     limits: Pattern
@@ -43,7 +49,9 @@ class ModelMask:
     q_offset: int = 0
     kv_offset: int = 0
     real: Tensor | None = None
-    segment_ids: Tensor | None = None
+    documents: Tensor | None = None
+    positions: Tensor | None = None
+    kept: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def texts(self) -> list[tuple[int, int]] | None:
@@ -55,6 +63,56 @@ class ModelMask:
         starts = places.masked_fill(~self.real, length).amin(1)
         stops = (places + 1).masked_fill(~self.real, 0).amax(1)
         return [(min(a, b), b) for a, b in torch.stack([starts, stops], 1).tolist()]
+
+    def __getattr__(self, name: str) -> Any:
+        """Refuse what only a tensor has; `hasattr` says no."""
+        raise _no_tensor(name)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Refuse to be cut."""
+        raise _no_tensor("[...]")
+
+    @classmethod
+    def __torch_function__(cls, function: Any, *_: Any, **__: Any) -> Any:
+        """Refuse to be taken by an operator of torch."""
+        raise _no_tensor(getattr(function, "__name__", str(function)))
+
+
+def _no_tensor(use: str) -> MaskError:
+    return MaskError(
+        f"the model changes or reads its mask by itself ({use}), or generates with a static cache: "
+        "a pattern serves neither, since its masks are descriptions and no tensors; use the "
+        "dynamic cache (the default)"
+    )
+
+
+def padding_alone(mask: Any, q_len: int, kv_len: int) -> Any:
+    """Return a mask of padding, which a model made by itself, as a `ModelMask`.
+
+    Args:
+        mask: A mask of any kind; one of another kind is returned as it is.
+        q_len: Number of queries.
+        kv_len: Number of keys.
+    """
+    if not isinstance(mask, Tensor) or mask.ndim != 4 or q_len != kv_len:
+        return mask
+    if mask.is_meta or mask.shape[1:] != (1, 1, kv_len):
+        return mask
+    known = getattr(mask, "_sparse_pattern_mask", None)
+    if known is not None and known[0] == mask._version:
+        return known[1]
+    real = mask
+    if mask.dtype != torch.bool:
+        if not mask.is_floating_point():
+            return mask
+        real = mask == 0
+        if bool((mask[~real] > torch.finfo(mask.dtype).min / 2).any()):
+            return mask
+    real = real[:, 0, 0]
+    found = ModelMask(Full(), q_len, kv_len, real=None if bool(real.all()) else real)
+    # All layers of a model get the same tensor; reading it waits for the device.
+    mask._sparse_pattern_mask = (mask._version, found)  # type: ignore[attr-defined]
+    return found
 
 
 def read_mask(
@@ -104,16 +162,21 @@ def read_mask(
                 f"got {tuple(real.shape)}"
             )
         real = real[:, :end].bool()
-        real = None if bool(real.all()) else real
+        # Of a mask without numbers, on the meta device, only shapes are asked for.
+        real = None if real.is_meta or bool(real.all()) else real
     parts = _parts(mask_function)
     limits: Pattern = Full()
     for part, given in parts:
         limits &= _limit(part, given)
-    segment_ids = None
+    documents = positions = None
     for part, given in parts:
         if part == "packed_sequence_mask_function":
-            segment_ids = given["packed_sequence_mask"]
-    return ModelMask(limits, q_length, kv_length, q_offset, kv_offset, real, segment_ids)
+            documents = given["packed_sequence_mask"]
+        elif part == "remap_positions_for_packed_sequence":
+            positions = given["position_ids"]
+    if positions is not None and documents is None:
+        raise ValueError("the parts of a mask count by position_ids, but there are no documents")
+    return ModelMask(limits, q_length, kv_length, q_offset, kv_offset, real, documents, positions)
 
 
 def _parts(function: Callable[..., Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -127,11 +190,8 @@ def _parts(function: Callable[..., Any]) -> list[tuple[str, dict[str, Any]]]:
     if name == "and_masks":
         return [part for one in given["mask_functions"] for part in _parts(one)]
     if name == "remap_positions_for_packed_sequence":
-        # Positions start over with each document, which changes no distance inside of one.
-        inner = _parts(given["mask_function"])
-        if any(part == "chunked_overlay" for part, _ in inner):
-            raise ValueError("chunks that start over with each packed document are not served")
-        return inner
+        # Positions start over with each document, as those of a pattern do.
+        return [*_parts(given["mask_function"]), (name, given)]
     return [(name, given)]
 
 
@@ -140,9 +200,18 @@ def _limit(part: str, given: dict[str, Any]) -> Pattern:
     match part:
         case "causal_mask_function":
             return Causal()
-        case "bidirectional_mask_function" | "packed_sequence_mask_function":
+        case (
+            "bidirectional_mask_function"
+            | "packed_sequence_mask_function"
+            | "remap_positions_for_packed_sequence"
+        ):
             return Full()
         case "sliding_window_overlay":
+            if given["sliding_window"] < 1:
+                raise ValueError(
+                    f"sliding_window of the model is {given['sliding_window']}: no query would "
+                    "see any key"
+                )
             return Window(given["sliding_window"] - 1, _UNBOUNDED)
         case "sliding_window_bidirectional_overlay":
             return Window(given["sliding_window"], given["sliding_window"])

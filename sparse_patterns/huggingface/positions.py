@@ -7,8 +7,7 @@ the other examples of its batch.
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,32 +15,8 @@ from torch import Tensor
 
 from sparse_patterns.functional import attention
 from sparse_patterns.huggingface.masks import ModelMask
-from sparse_patterns.spec import atoms
-from sparse_patterns.spec.base import Full, Pattern
-from sparse_patterns.spec.binding import bind
-from sparse_patterns.spec.lookahead import call_time_parts
-
-_BY_DISTANCE = (atoms.Window, atoms.Causal, Full, atoms.Strided)
-_BY_EXAMPLE = (atoms.BatchGlobal, atoms.SameDocument)
-
-
-class _Traits(NamedTuple):
-    """Whether a pattern means the same wherever a text starts, and what depends on its length."""
-
-    movable: bool
-    by_length: str | None
-
-
-@lru_cache(maxsize=256)
-def _traits(pattern: Pattern, heads: int, layer: int, layers: int) -> _Traits:
-    movable, by_length = True, None
-    for one in dict.fromkeys(bind(pattern, heads=heads, layer=layer, layers=layers)):
-        leaves = [part for part in one.walk() if not part.children()]
-        movable &= all(isinstance(leaf, (*_BY_DISTANCE, *_BY_EXAMPLE)) for leaf in leaves)
-        for part, why in call_time_parts(one):
-            if not isinstance(part, _BY_EXAMPLE):
-                by_length = f"{part!r} depends on {why}"
-    return _Traits(movable, by_length)
+from sparse_patterns.nn.documents import attend_documents, traits
+from sparse_patterns.spec.base import Pattern
 
 
 def attend_texts(
@@ -55,6 +30,7 @@ def attend_texts(
     layers: int,
     global_mask: Tensor | None,
     segment_ids: Tensor | None,
+    documents: Tensor | None = None,
     scale: float | None,
     dropout_p: float,
 ) -> Tensor:
@@ -70,6 +46,8 @@ def attend_texts(
         layers: Number of layers of the model.
         global_mask: bool `(batch, kv_len)`, for `BatchGlobal()`.
         segment_ids: int `(batch, kv_len)`, for `SameDocument()`.
+        documents: int `(batch, kv_len)`, texts of their own in one row; None: one text a row. Only
+            without a cache.
         scale: Factor of the scores, `1 / sqrt(head_dim)` by default.
         dropout_p: Probability of dropping a weight.
 
@@ -79,10 +57,10 @@ def attend_texts(
     Raises:
         ValueError: The pattern depends on the length, which is not final where a cache is used.
     """
-    traits = _traits(pattern, q.shape[1], layer, layers)
-    if mask.q_offset and traits.by_length:
+    depends = traits(pattern, q.shape[1], layer, layers)
+    if mask.q_offset and depends.by_length:
         raise ValueError(
-            f"{traits.by_length}, so that generation with a cache would differ from generation "
+            f"{depends.by_length}, so that generation with a cache would differ from generation "
             "without; call generate(..., use_cache=False), or leave that part out"
         )
     same: dict[str, Any] = {
@@ -92,8 +70,19 @@ def attend_texts(
         "scale": scale,
         "dropout_p": dropout_p,
     }
+    if documents is not None:
+        return attend_documents(
+            q,
+            k,
+            v,
+            documents=documents,
+            key_mask=mask.real,
+            global_mask=global_mask,
+            segment_ids=segment_ids,
+            **same,
+        )
     whole = mask.real is None and not mask.kv_offset
-    if whole or traits.movable:
+    if whole or depends.movable:
         real = None if mask.real is None else mask.real[:, mask.kv_offset :]
         offset = mask.q_offset - mask.kv_offset
         same |= {"key_mask": real, "global_mask": global_mask, "segment_ids": segment_ids}
@@ -103,7 +92,7 @@ def attend_texts(
     groups: dict[tuple[int, int], list[int]] = {}
     for example in range(q.shape[0]):
         start, stop = mask.texts[example] if mask.texts else (0, end)
-        groups.setdefault((start, stop if traits.by_length else end), []).append(example)
+        groups.setdefault((start, stop if depends.by_length else end), []).append(example)
     outs = []
     for (start, stop), examples in groups.items():
         rows = torch.tensor(examples, device=q.device)

@@ -33,10 +33,34 @@ _SAID_ELSEWHERE = {
     "output_router_logits",
     "past_key_values",
     "position_embeddings",
-    "position_ids",
     "return_dict",
     "use_cache",
 }
+
+PACKING = ("position_ids", "seq_idx", "cu_seq_lens_q", "cu_seq_lens_k")
+"""Arguments that tell the documents of a packed row."""
+
+
+def refuse_weights(model: nn.Module) -> None:
+    """Make calls that ask for attention weights fail, also where a model does not hand that down.
+
+    Args:
+        model: A model of `transformers`; those inside of it are told too.
+    """
+    for module in model.modules():
+        if hasattr(module, "set_attn_implementation"):
+            hooks = module._forward_pre_hooks
+            if _without_weights not in hooks.values():
+                module.register_forward_pre_hook(_without_weights, with_kwargs=True)
+
+
+def _without_weights(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+    config: Any = module.config
+    if kwargs.get("output_attentions") and config._attn_implementation == "sparse_patterns":
+        raise ValueError(
+            f"{type(module).__name__} is asked for output_attentions, which a sparse pattern "
+            f"cannot have: {_CANNOT['output_attentions']}"
+        )
 
 
 def check_request(
@@ -64,9 +88,8 @@ def check_request(
     kind = type(module).__name__
     if getattr(module.config, "output_attentions", False):
         asked = {**asked, "output_attentions": True}
-    packed = {"cu_seq_lens_q", "cu_seq_lens_k"} if mask.segment_ids is not None else set()
     for name, given in asked.items():
-        if given is None or given is False or name in _SAID_ELSEWHERE | packed:
+        if given is None or given is False or name in _SAID_ELSEWHERE or name in PACKING:
             continue
         why = _CANNOT.get(name, "it is not known here, and nothing is ignored")
         raise ValueError(f"{kind} asks for {name}, which a sparse pattern cannot have: {why}")

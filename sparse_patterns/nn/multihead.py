@@ -166,8 +166,19 @@ class SparseMultiheadAttention(nn.Module):
 
 def _check_dense(dense: nn.MultiheadAttention | SparseMultiheadAttention) -> None:
     """Refuse what a sparse attention cannot take over."""
-    if dense._forward_hooks or dense._forward_pre_hooks:
-        raise ValueError("there are forward hooks, which would be lost; remove them first")
+    for name in (
+        "_forward_hooks",
+        "_forward_pre_hooks",
+        "_backward_hooks",
+        "_backward_pre_hooks",
+        "_state_dict_hooks",
+        "_state_dict_pre_hooks",
+        "_load_state_dict_pre_hooks",
+        "_load_state_dict_post_hooks",
+    ):
+        if getattr(dense, name):
+            kind = name.strip("_").replace("_hooks", "").replace("_", " ")
+            raise ValueError(f"there are {kind} hooks, which would be lost; remove them first")
     if isinstance(dense, SparseMultiheadAttention):
         return
     if not dense._qkv_same_embed_dim:

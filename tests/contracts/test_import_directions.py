@@ -54,7 +54,7 @@ LAZY = {
     "matplotlib": ["sparse_patterns/viz/figure.py", "lit_modules/callbacks/pictures.py"],
     "rich": ["lit_modules/callbacks/report.py"],
     "omegaconf": ["sparse_patterns/config/codec.py"],
-    "transformers": ["sparse_patterns/huggingface/attach.py", "lit_modules/weights.py"],
+    "transformers": ["sparse_patterns/huggingface/*", "lit_modules/weights.py"],
     "safetensors": ["lit_modules/pretrained/files.py"],
     "pyarrow": ["datamodules/files/tables.py"],
     "scipy": ["lit_modules/metrics/coref.py"],

@@ -33,7 +33,7 @@ BELOW = {
     "kernels": ("config", "lowering", *CORE),
     "functional": RUN,
     "nn": ("functional", *RUN),
-    "huggingface": ("functional", *RUN),
+    "huggingface": ("nn", "functional", *RUN),
     "viz": ("kernels", "lowering", *CORE),
 }
 # Pictures are drawn on demand: a method may import them when it is called, from anywhere.
@@ -163,7 +163,7 @@ class TestDirections:
             ("kernels/base", "import sparse_patterns.functional", "config, lowering"),
             ("functional", "import sparse_patterns.nn.sparsify", "config, lowering"),
             ("nn/sparsify", "import sparse_patterns.huggingface", "functional"),
-            ("huggingface/attach", "from sparse_patterns.nn import kv_cache", "functional"),
+            ("huggingface/attach", "from sparse_patterns.viz import text", "nn, functional"),
             ("registry", "import sparse_patterns.spec.base", "files only"),
             ("viz/text", "import sparse_patterns.nn.kv_cache", "kernels, lowering"),
             ("kernels/base", "import sparse_patterns.viz.text", "config, lowering"),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import sparse_patterns as sp
 from lit_modules.nn.decoder.embeddings import Rotary, rotate
+from sparse_patterns.nn.documents import attend_documents
 
 __all__ = ["KeysValues", "SelfAttention"]
 
@@ -69,7 +70,8 @@ class SelfAttention(nn.Module):
             memory: Keys and values of earlier tokens, each (B, H, M, D).
             memory_mask: bool (B, at least M), ending with the segment's predecessor; False for
                 tokens of another stream.
-            segment_ids: int (B, L), for a pattern with `SameDocument()`.
+            segment_ids: int (B, L), for a pattern with `SameDocument()`; positions of the pattern
+                start over in each document.
             cache: Rolling cache for generation, instead of memory.
 
         Returns:
@@ -88,6 +90,18 @@ class SelfAttention(nn.Module):
             k = rotate(k, _last(rotary, k.shape[2]))
         if cache is not None:
             out = cache.attend(q, k, v, kernel=self.kernel)
+        elif segment_ids is not None and sp.SameDocument() in self.pattern.walk():
+            out = attend_documents(
+                q,
+                k,
+                v,
+                self.pattern,
+                segment_ids,
+                layer=self.layer,
+                layers=self.layers,
+                dropout_p=self.dropout if self.training else 0.0,
+                kernel=self.kernel,
+            )
         else:
             attended = sp.attention(
                 q,

@@ -16,6 +16,7 @@ from lit_modules.nn.decoder.attention import KeysValues, SelfAttention
 from lit_modules.nn.decoder.block import Block
 from lit_modules.nn.decoder.embeddings import LearnedPositions, Rotary, rotary_tables
 from lit_modules.nn.patterns import PatternLike, causal, memory_lengths, resolve
+from sparse_patterns.nn.documents import positions_in
 
 __all__ = ["Decoder", "DecoderOutput"]
 
@@ -193,7 +194,8 @@ class Decoder(nn.Module):
             memory_mask: bool `(batch, longest memory)`, False for tokens of another stream.
             keep: Tokens of memory to return for each layer (see `memory_lengths`); None for no
                 memory.
-            segment_ids: int `(batch, length)`, for a pattern with `SameDocument()`.
+            segment_ids: int `(batch, length)`, for a pattern with `SameDocument()`; positions start
+                over in each document, so that it has the numbers of a run of its own.
             caches: Rolling caches of each layer; the ids continue what the caches have seen.
             last_only: Return logits of the last position alone, `(batch, 1, vocabulary_size)`.
         """
@@ -201,7 +203,7 @@ class Decoder(nn.Module):
         x = self.embedding(input_ids)
         rotary = self._rotary(input_ids, start, memory, x.dtype)
         if self.positions is not None:
-            x = x + self.positions(start, input_ids.shape[1])
+            x = x + self._learned(self.positions, input_ids, start, segment_ids)
         x = self.dropout(x)
         kept = []
         for layer, block in enumerate(self.blocks):
@@ -219,6 +221,17 @@ class Decoder(nn.Module):
                 kept.append(_tail(pair, keep[layer]))
         x = self.norm(x[:, -1:] if last_only else x)
         return DecoderOutput(F.linear(x, self.embedding.weight), tuple(kept) if kept else None)
+
+    @staticmethod
+    def _learned(
+        positions: LearnedPositions, ids: Tensor, start: int, segment_ids: Tensor | None
+    ) -> Tensor:
+        """Return the vectors of all tokens, counted from the start of each document."""
+        if segment_ids is None or not ids.shape[1]:
+            return positions(start, ids.shape[1])
+        places = positions_in(segment_ids)
+        vectors: Tensor = positions(start, int(places.max()) + 1)
+        return vectors[places]
 
     def _rotary(
         self, ids: Tensor, start: int, memory: Sequence[KeysValues] | None, dtype: torch.dtype

@@ -9,6 +9,7 @@ from torch import Tensor
 
 import sparse_patterns as sp
 from lit_modules.nn.encoder.global_rows import GlobalRows, find, global_rows, without_rows
+from sparse_patterns.nn.documents import attend_documents
 
 if TYPE_CHECKING:
     from lit_modules.nn.encoder.config import EncoderConfig
@@ -35,9 +36,10 @@ class Masks(NamedTuple):
 class EncoderSelfAttention(sp.SparseSelfAttention):
     """Self-attention without the output projection, which the layer adds with its residual.
 
-    Differs from `SparseSelfAttention` in two ways: `segment_ids` always separate segments, whatever
-    the pattern is, and the rows of few global tokens with projections of their own are computed
-    without projecting every key and value for them; see `global_rows`.
+    Differs from `SparseSelfAttention` in two ways: `segment_ids` always separate segments, each
+    with positions of its own, whatever the pattern is, and the rows of few global tokens with
+    projections of their own are computed without projecting every key and value for them; see
+    `global_rows`.
 
     Args:
         config: Sizes and pattern.
@@ -95,10 +97,9 @@ class EncoderSelfAttention(sp.SparseSelfAttention):
         global_qkv = self._global_heads(x) if rows is None else None
         qkv = self._heads(x, self.query, self.key, self.value)
         if rows is None:
-            return self._attend(qkv, self.pattern_for(segment_ids), global_qkv, *masks)
+            return self._attend(qkv, self.pattern, global_qkv, *masks)
         assert self._columns is not None
-        columns = _within_segments(self._columns, segment_ids)
-        out = self._attend(qkv, columns, None, *masks)
+        out = self._attend(qkv, self._columns, None, *masks)
         own = global_rows(
             x,
             rows,
@@ -110,6 +111,32 @@ class EncoderSelfAttention(sp.SparseSelfAttention):
         )
         example, row = rows.real.nonzero(as_tuple=True)
         return out.index_put((example, rows.index[example, row]), own[example, row].to(out.dtype))
+
+    def _attend(
+        self,
+        qkv: tuple[Tensor, Tensor, Tensor],
+        pattern: sp.Pattern,
+        global_qkv: tuple[Tensor, Tensor, Tensor] | None,
+        key_mask: Tensor | None,
+        global_mask: Tensor | None,
+        segment_ids: Tensor | None,
+    ) -> Tensor:
+        if segment_ids is None:
+            return super()._attend(qkv, pattern, global_qkv, key_mask, global_mask, None)
+        return self._join(
+            attend_documents(
+                *qkv,
+                pattern,
+                segment_ids,
+                layer=self.layer,
+                layers=self.layers,
+                key_mask=key_mask,
+                global_mask=global_mask,
+                global_qkv=global_qkv,
+                dropout_p=self.dropout if self.training else 0.0,
+                kernel=self.kernel,
+            )
+        )
 
     def pattern_for(self, segment_ids: Tensor | None) -> sp.Pattern:
         """Return the pattern, within segments where a batch has some."""

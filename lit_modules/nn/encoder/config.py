@@ -230,8 +230,14 @@ class EncoderConfig:
         """Return why `transformers` would compute something else from the same weights."""
         found = []
         if self.model_type == "longformer":
-            if attention_windows(self) is None:
+            windows = attention_windows(self)
+            if windows is None:
                 found.append(f"its Longformer has no pattern {self.pattern!r}")
+            elif any(max(windows) % window for window in windows):
+                found.append(
+                    f"its Longformer stops at windows of {windows} tokens: the largest must be a "
+                    "multiple of each"
+                )
             if not self.global_projections:
                 found.append("its Longformer always has global projections")
         else:

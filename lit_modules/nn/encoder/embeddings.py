@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from sparse_patterns.nn.documents import positions_in
+
 if TYPE_CHECKING:
     from lit_modules.nn.encoder.config import EncoderConfig
 
@@ -37,15 +39,16 @@ class Embeddings(nn.Module):
         input_ids: Tensor,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
+        segment_ids: Tensor | None = None,
     ) -> Tensor:
-        """Return `(batch, length, width)`.
+        """Return `(batch, length, width)`; positions start over with each segment.
 
         Raises:
             ValueError: An id is beyond its table.
         """
         _check_ids("input_ids", input_ids, self.config.vocabulary_size, "the vocabulary")
         if position_ids is None:
-            position_ids = self.positions_of(input_ids)
+            position_ids = self.positions_of(input_ids, segment_ids)
             self._check_length(position_ids)
         else:
             _check_ids("position_ids", position_ids, self.config.positions, "the position table")
@@ -58,16 +61,21 @@ class Embeddings(nn.Module):
         out: Tensor = self.dropout(self.LayerNorm(x))
         return out
 
-    def positions_of(self, input_ids: Tensor) -> Tensor:
+    def positions_of(self, input_ids: Tensor, segment_ids: Tensor | None = None) -> Tensor:
         """Return the row of the position table of each token.
 
         BERT counts all tokens from 0. RoBERTa and Longformer count those that are not padding,
-        from `pad_id + 1`, and give `pad_id` to padding wherever it is.
+        from `pad_id + 1`, and give `pad_id` to padding wherever it is. In each segment they start
+        over.
         """
-        if not self.config.special_positions:
+        special, pad = self.config.special_positions, self.config.pad_id
+        real = input_ids.ne(pad)
+        if segment_ids is not None:
+            places = positions_in(segment_ids, real if special else None)
+            return (places + 1) * real + pad if special else places
+        if not special:
             return torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
-        real = input_ids.ne(self.config.pad_id).long()
-        return real.cumsum(1) * real + self.config.pad_id
+        return real.long().cumsum(1) * real + pad
 
     def _check_length(self, position_ids: Tensor) -> None:
         if torch.compiler.is_compiling() or position_ids.numel() == 0:

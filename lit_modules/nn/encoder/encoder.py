@@ -138,7 +138,8 @@ class Encoder(nn.Module):
             global_mask: bool `(batch, length)`, True for a global token, for a pattern with
                 `BatchGlobal()`.
             segment_ids: int `(batch, length)`; tokens of different segments do not see each other,
-                whatever the pattern is.
+                whatever the pattern is, and positions start over in each, so that it has the
+                numbers of a run of its own.
             token_type_ids: int `(batch, length)`; 0 everywhere if None.
             position_ids: int `(batch, length)`, rows of the position table; by default as the
                 architecture numbers them, from the ids.
@@ -157,7 +158,7 @@ class Encoder(nn.Module):
             token_type_ids=token_type_ids,
             position_ids=position_ids,
         )
-        x = self.embeddings(input_ids, token_type_ids, position_ids)
+        x = self.embeddings(input_ids, token_type_ids, position_ids, segment_ids)
         # Looking for the global tokens waits for the device: once, not in every layer.
         look = self.config.global_projections and not torch.compiler.is_compiling()
         rows = find(global_mask, key_mask, x) if look else None

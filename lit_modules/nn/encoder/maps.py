@@ -8,6 +8,7 @@ from torch import Tensor
 import sparse_patterns as sp
 from lit_modules.nn.encoder.attention import EncoderSelfAttention, Masks
 from sparse_patterns.lowering.normal_form import has_batch_rows, row_tokens
+from sparse_patterns.nn.documents import pieces_of, traits
 from sparse_patterns.spec.binding import bind
 
 __all__ = ["attention_map"]
@@ -21,6 +22,21 @@ def attention_map(attention: EncoderSelfAttention, x: Tensor, masks: Masks) -> T
         x: Its input `(batch, length, width)`.
         masks: What was given with the batch.
     """
+    segments = masks.segment_ids
+    where = (attention.num_heads, attention.layer, attention.layers)
+    if segments is None or traits(attention.pattern, *where).movable:
+        return _map(attention, x, masks)
+    batch, length, _ = x.shape
+    found = x.new_zeros(batch, attention.num_heads, length, length)
+    for example, start, stop in pieces_of(segments, masks.key_mask):
+        one, part = slice(example, example + 1), slice(start, stop)
+        key, marks, ids = (None if mask is None else mask[one, part] for mask in masks[:3])
+        found[one, :, part, part] = _map(attention, x[one, part], Masks(key, marks, ids))
+    return found
+
+
+def _map(attention: EncoderSelfAttention, x: Tensor, masks: Masks) -> Tensor:
+    """Return the map of texts whose positions count from the start of the row."""
     q, k, own = attention.scores_inputs(x)
     scores = q @ k.mT / attention.head_dim**0.5
     if own is not None:

@@ -165,3 +165,46 @@ def test_writing_leaves_the_old_file_where_it_fails(tmp_path, monkeypatch):
         write({"other": torch.zeros(3)}, path)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("content", [STATE, {"a": 1}, [1]], ids=["tensors", "numbers", "list"])
+def test_plain_pickles_are_named(tmp_path, content, protocol):
+    path = tmp_path / "weights.bin"
+    path.write_bytes(pickle.dumps(content, protocol=protocol))
+    with pytest.raises(WeightsError, match=r"weights.bin is a plain pickle.*by torch.save"):
+        read(path)
+
+
+ODD_INDEXES = {
+    "nothing": ({}, "has no weight_map"),
+    "an empty map": ({"weight_map": {}}, "has no weight_map"),
+    "a list": ({"weight_map": []}, "has no weight_map"),
+    "a number": ({"weight_map": {"a": 1}}, "must give a file name for each tensor, got 1 for 'a'"),
+    "nothing for a tensor": ({"weight_map": {"a": None}}, "must give a file name.*None for 'a'"),
+    "several files": ({"weight_map": {"a": ["one.bin"]}}, r"must give a file name.*\['one.bin'\]"),
+    "an object": ({"weight_map": {"a": {}}}, "must give a file name"),
+    "no name": ({"weight_map": {"a": ""}}, "names '', which is not in the folder"),
+    "a name of no file": ({"weight_map": {"a": "x\0y"}}, "which is not in the folder"),
+    "a long name": ({"weight_map": {"a": "a" * 5000}}, "which is not in the folder"),
+    "itself": (
+        {"weight_map": {"a": "pytorch_model.bin.index.json"}},
+        "which is no file of weights",
+    ),
+    "another tensor": ({"weight_map": {"c": "one.bin"}}, "one.bin holds 'c', but it does not"),
+}
+
+
+@pytest.mark.parametrize("case", ODD_INDEXES)
+def test_odd_indexes_are_refused(tmp_path, case):
+    content, why = ODD_INDEXES[case]
+    torch.save(STATE, tmp_path / "one.bin")
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(content))
+    with pytest.raises(WeightsError, match=why):
+        read(tmp_path)
+
+
+def test_an_index_nested_too_deeply_is_refused(tmp_path):
+    (tmp_path / "pytorch_model.bin.index.json").write_text("[" * 100_000)
+    with pytest.raises(WeightsError, match="is not JSON"):
+        read(tmp_path)

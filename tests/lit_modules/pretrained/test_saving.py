@@ -71,6 +71,24 @@ def test_a_pattern_that_transformers_has_not(tmp_path):
     assert torch.equal(again(ids).hidden, encoder(ids).hidden)
 
 
+@pytest.mark.parametrize(("windows", "fits"), [([4, 12], True), ([8, 12], False)])
+def test_windows_that_transformers_cannot_run(tmp_path, windows, fits):
+    sizes = dict(layers=2, heads=2, width=8, positions=50, model_type="longformer")
+    pattern = sp.get("longformer", window=windows)
+    encoder = Encoder(EncoderConfig(40, pattern=pattern, global_projections=True, **sizes))
+    ids = torch.randint(2, 40, (1, 30))
+    if fits:
+        save_encoder(encoder, tmp_path)
+        model = transformers.LongformerModel.from_pretrained(tmp_path, add_pooling_layer=False)
+        model(ids)
+        return
+    with pytest.warns(UserWarning, match=r"stops at windows of \[8, 12\].*multiple of each"):
+        save_encoder(encoder, tmp_path)
+    model = transformers.LongformerModel.from_pretrained(tmp_path, add_pooling_layer=False)
+    with pytest.raises(AssertionError, match="multiple of 8"):
+        model(ids)
+
+
 def test_precision_is_kept_in_the_file(tmp_path):
     encoder = Encoder(EncoderConfig(40, layers=1, heads=2, width=8, positions=50)).bfloat16()
     save_encoder(encoder, tmp_path)

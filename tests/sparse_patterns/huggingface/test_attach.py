@@ -175,7 +175,8 @@ def test_global_tokens_and_documents_by_example(make: Callable[[], nn.Module]) -
     got = set_pattern(model, pattern)(ids, **given).logits
     with dense(model, masks(model, pattern, real, **given)):
         close(got, model(ids).logits)
-    assert not torch.equal(got, set_pattern(model, pattern)(ids, segment_ids=documents).logits)
+    given["global_mask"] = torch.zeros_like(marks)
+    assert not torch.equal(got, set_pattern(model, pattern)(ids, **given).logits)
 
 
 def test_the_scale_is_the_models() -> None:

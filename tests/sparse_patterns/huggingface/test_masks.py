@@ -40,7 +40,7 @@ def test_the_pairs_are_those_of_the_dense_mask(name: str) -> None:
     mask = read_mask(**given)
     assert torch.equal(seen_by(mask, mask.limits), wanted)
     assert mask.real is None
-    assert mask.segment_ids is None
+    assert mask.documents is None
 
 
 @pytest.mark.parametrize("kv_offset", [0, 6])
@@ -61,7 +61,8 @@ def test_packed_documents() -> None:
     wanted = hf.sdpa_mask(**given, allow_is_causal_skip=False)
     mask = read_mask(**given)
     pattern = mask.limits & sp.SameDocument()
-    assert torch.equal(seen_by(mask, pattern, segment_ids=mask.segment_ids), wanted)
+    assert torch.equal(seen_by(mask, pattern, segment_ids=mask.documents), wanted)
+    assert torch.equal(mask.positions, places)
 
 
 def test_padding_is_kept_with_where_each_text_lies() -> None:
@@ -93,10 +94,10 @@ REFUSED = {
         {},
         "pad on the right",
     ),
-    "chunks of documents": (
+    "positions without documents": (
         hf.remap_positions_for_packed_sequence(MASKS["chunks"], torch.zeros(2, 14)),
         {},
-        "start over",
+        "no documents",
     ),
     "a static cache": (hf.causal_mask_function, {"q_offset": torch.tensor(0)}, "static cache"),
     "room for later keys": (

@@ -61,8 +61,12 @@ def test_weights_asked_for_by_the_configuration_are_refused() -> None:
 def test_models_with_caps_and_sinks_are_refused() -> None:
     small = {**SMALL, "num_key_value_heads": 2, "head_dim": 8}
     gemma = transformers.Gemma2ForCausalLM(transformers.Gemma2Config(**small))
-    with pytest.raises(ValueError, match="Gemma2Attention asks for softcap"):
-        set_pattern(gemma, NEAR)(some_ids())
+    with pytest.raises(ValueError, match=r"self_attn caps its scores \(softcap=50.0\)"):
+        set_pattern(gemma, NEAR)
+    few = {"num_local_experts": 2, "num_experts_per_tok": 1}
+    oss = transformers.GptOssForCausalLM(transformers.GptOssConfig(**small, **few))
+    with pytest.raises(ValueError, match="self_attn has learned attention sinks"):
+        set_pattern(oss, NEAR)
 
 
 def test_models_that_cannot_have_a_pattern_are_refused() -> None:

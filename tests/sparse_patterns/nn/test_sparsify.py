@@ -166,6 +166,29 @@ def hooked(made: nn.Module) -> nn.Module:
     return made
 
 
+HOOKS: dict[str, Callable[[nn.Module], Any]] = {
+    "forward": lambda made: made.register_forward_hook(lambda *_: None),
+    "forward pre": lambda made: made.register_forward_pre_hook(lambda *_: None),
+    "backward": lambda made: made.register_full_backward_hook(lambda *_: None),
+    "backward pre": lambda made: made.register_full_backward_pre_hook(lambda *_: None),
+    "state dict": lambda made: made._register_state_dict_hook(lambda *_: None),
+    "state dict pre": lambda made: made.register_state_dict_pre_hook(lambda *_: None),
+    "load state dict pre": lambda made: made.register_load_state_dict_pre_hook(lambda *_: None),
+    "load state dict post": lambda made: made.register_load_state_dict_post_hook(lambda *_: None),
+}
+
+
+@pytest.mark.parametrize("kind", HOOKS)
+def test_hooks_are_not_lost(kind: str) -> None:
+    """A module with hooks is refused; without them again it is replaced."""
+    made = attention()
+    handle = HOOKS[kind](made)
+    with pytest.raises(ValueError, match=f"there are {kind} hooks, which would be lost"):
+        sp.sparsify(made, "full")
+    handle.remove()
+    sp.sparsify(made, "full")
+
+
 REFUSED: dict[str, tuple[Callable[[], Any], Any, str]] = {
     "nothing to replace": (lambda: nn.Linear(2, 2), "full", "Linear holds no nn.Multi"),
     "added keys": (lambda: attention(add_bias_kv=True), "full", "module: add_bias_kv"),
