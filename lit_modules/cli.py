@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from lit_modules.commands.errors import UsageError, one_line
+from lit_modules.commands.errors import UsageError, did_you_mean, one_line
 
 __all__ = ["main"]
 
@@ -30,6 +30,7 @@ OTHER_COMMANDS = {
     "train-tokenizer": "make a tokenizer of your own text",
     "patterns": "list, show, explain or draw attention patterns",
     "data": "list the data sets, or describe one",
+    "configs": "list, show or copy the configurations that are shipped",
 }
 
 
@@ -108,8 +109,10 @@ def _run(words: list[str], debug: bool) -> int:
         from lit_modules.commands.data import data
 
         return data(rest, datamodules.registry)
-    from sparse_patterns.registry import did_you_mean
+    if command == "configs":
+        from lit_modules.commands.configs.command import configs
 
+        return configs(rest)
     commands = [*TRAINER_COMMANDS, *OTHER_COMMANDS]
     raise UsageError(
         f"unknown command {command!r}.{did_you_mean(command, commands)} "

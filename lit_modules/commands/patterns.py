@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_modules.commands.arguments import Parser, mapping
+from lit_modules.commands.configs.shipped import pattern_path
 
 __all__ = ["patterns"]
 
@@ -36,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         ("draw", _draw, "write a picture of every layer and group of heads"),
     ):
         command = commands.add_parser(name, help=text)
-        command.add_argument("pattern", help="a registered name, or a YAML file with a pattern")
+        command.add_argument("pattern", help="a registered or shipped name, or a YAML file")
         command.add_argument(
             "fields", nargs="*", metavar="FIELD=VALUE", help="fields of the pattern"
         )
@@ -148,7 +149,7 @@ def _pattern(arguments: argparse.Namespace) -> Any:
     import sparse_patterns as sp
 
     fields = mapping(arguments.fields)
-    path = Path(arguments.pattern)
+    path = Path(pattern_path(arguments.pattern))
     if path.suffix in (".yaml", ".yml"):
         from omegaconf import OmegaConf
 

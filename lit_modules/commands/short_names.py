@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lit_modules.commands.configs.shipped import config_path, pattern_path
+
 __all__ = ["MODELS", "expand", "expand_words", "read_pattern"]
 
 MODELS = {
@@ -57,10 +59,15 @@ def expand(config: Mapping[str, Any], datasets: Any) -> dict[str, Any]:
 def expand_words(words: Sequence[str], datasets: Any) -> list[str]:
     """Write out the short names among the words of a command line.
 
+    The name of a shipped configuration becomes the path of its file.
+
     Raises:
+        UsageError: `--config` names neither a file nor a shipped configuration.
         ValueError: A name is unknown; the message suggests near ones.
     """
     paths: dict[str, Callable[[str], str]] = {
+        "--config": config_path,
+        "-c": config_path,
         "--data": lambda name: _data_path(name, datasets),
         "--model": _model_path,
         "--model.pattern": _pattern_word,
@@ -82,11 +89,17 @@ def expand_words(words: Sequence[str], datasets: Any) -> list[str]:
 
 
 def read_pattern(value: Any) -> Any:
-    """Return the pattern in a YAML file where `value` is the path of one, and `value` otherwise.
+    """Return the pattern in a YAML file where `value` names one, and `value` otherwise.
+
+    Args:
+        value: The path of a file, the name of a shipped one such as `patterns/window-and-sinks`, or
+            anything else.
 
     Raises:
         FileNotFoundError: There is no such file.
     """
+    if isinstance(value, str):
+        value = pattern_path(value)
     if not isinstance(value, str) or Path(value).suffix not in (".yaml", ".yml"):
         return value
     from omegaconf import OmegaConf
@@ -98,7 +111,7 @@ def _pattern_word(value: str) -> str:
     import json
 
     read = read_pattern(value)
-    return value if read is value else json.dumps(read)
+    return value if isinstance(read, str) else json.dumps(read)
 
 
 def _component(value: Any, path_of: Callable[[str], str]) -> Any:

@@ -296,7 +296,7 @@ def test_patterns_are_listed_shown_explained_and_drawn(
     assert "window" in capsys.readouterr().out
     run("patterns", "show", "mistral", "window=3", "--length", "8")
     assert len(capsys.readouterr().out.splitlines()) >= 8
-    run("patterns", "explain", str(ROOT / "configs/patterns/window-and-sinks.yaml"))
+    run("patterns", "explain", "patterns/window-and-sinks")
     assert "dense" in capsys.readouterr().out
     monkeypatch.setenv("SPARSE_PATTERNS_CACHE", str(tmp_path))
     words = ("--length", "64", "--heads", "2", "--head-dim", "8", "--training", "--kernel", "tune")
