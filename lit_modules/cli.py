@@ -11,6 +11,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from lit_modules.commands.errors import UsageError, did_you_mean, one_line
 
@@ -73,20 +74,23 @@ def _run(words: list[str], debug: bool) -> int:
         return 0 if words else 2
     command, rest = words[0], words[1:]
     if command in TRAINER_COMMANDS:
-        import datamodules.registry
+        from lit_modules.commands.early.check import check
+
+        rest = check(command, rest)
         from lit_modules.commands.train import train
 
-        return train(command, rest, datamodules.registry, debug)
+        return train(command, rest, _DataSets(), debug)
     if command == "evaluate":
-        import datamodules.registry
+        from lit_modules.commands.early.check import check
+
+        rest = check(command, rest)
         from lit_modules.commands.evaluate import evaluate
 
-        return evaluate(rest, datamodules.registry)
+        return evaluate(rest, _DataSets())
     if command == "generate":
-        import datamodules.registry
         from lit_modules.commands.generate import generate
 
-        return generate(rest, datamodules.registry)
+        return generate(rest, _DataSets())
     if command == "make-long":
         from lit_modules.commands.make_long import make_long
 
@@ -96,19 +100,17 @@ def _run(words: list[str], debug: bool) -> int:
 
         return export(rest)
     if command == "train-tokenizer":
-        import datamodules.tokenizers.training
         from lit_modules.commands.train_tokenizer import train_tokenizer
 
-        return train_tokenizer(rest, datamodules.tokenizers.training.train_tokenizer)
+        return train_tokenizer(rest, _train_tokenizer)
     if command == "patterns":
         from lit_modules.commands.patterns import patterns
 
         return patterns(rest)
     if command == "data":
-        import datamodules.registry
         from lit_modules.commands.data import data
 
-        return data(rest, datamodules.registry)
+        return data(rest, _DataSets())
     if command == "configs":
         from lit_modules.commands.configs.command import configs
 
@@ -118,6 +120,21 @@ def _run(words: list[str], debug: bool) -> int:
         f"unknown command {command!r}.{did_you_mean(command, commands)} "
         f"Commands: {', '.join(commands)}"
     )
+
+
+class _DataSets:
+    """The registry of data sets; imported, with all its libraries, when something of it is used."""
+
+    def __getattr__(self, name: str) -> Any:
+        import datamodules.registry
+
+        return getattr(datamodules.registry, name)
+
+
+def _train_tokenizer(*args: Any, **kwargs: Any) -> Any:
+    import datamodules.tokenizers.training
+
+    return datamodules.tokenizers.training.train_tokenizer(*args, **kwargs)
 
 
 def _import_modules(words: list[str]) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lit_modules.commands.arguments import Parser
+from lit_modules.commands.early.registered import DATA_SETS
 
 __all__ = ["data"]
 
@@ -24,10 +25,13 @@ def data(words: Sequence[str], datasets: Any) -> int:
     describe.add_argument("name")
     arguments = parser.parse_args(words)
     if arguments.command == "describe":
+        DATA_SETS.check(arguments.name)
         print(datasets.describe(arguments.name))
         return 0
-    names = datasets.names()
-    width = max(map(len, names), default=0)
-    for name in names:
-        print(f"{name:<{width}}  {datasets.describe(name).summary}")
+    summaries = DATA_SETS.summaries()
+    if summaries is None:
+        summaries = {name: datasets.describe(name).summary for name in datasets.names()}
+    width = max(map(len, summaries), default=0)
+    for name, summary in summaries.items():
+        print(f"{name:<{width}}  {summary}")
     return 0

@@ -9,6 +9,8 @@ from typing import Any
 
 from lit_modules.commands.arguments import Parser, mapping
 from lit_modules.commands.configs.shipped import pattern_path
+from lit_modules.commands.early.check import check_file
+from lit_modules.commands.early.registered import PATTERNS
 
 __all__ = ["patterns"]
 
@@ -16,6 +18,8 @@ __all__ = ["patterns"]
 def patterns(words: Sequence[str]) -> int:
     """Run one of the subcommands and return the exit status."""
     arguments = _parser().parse_args(words)
+    if hasattr(arguments, "pattern"):
+        _check(arguments)
     run: Any = arguments.run
     return int(run(arguments))
 
@@ -74,16 +78,19 @@ _LENGTHS = {"show": 64, "explain": 4096, "draw": 512}
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    import sparse_patterns as sp
+    summaries = PATTERNS.summaries()
+    if summaries is None:
+        import sparse_patterns as sp
 
-    names = sp.names()
-    width = max(map(len, names))
-    for name in names:
-        print(f"{name:<{width}}  {sp.describe(name).summary}")
+        summaries = {name: sp.describe(name).summary for name in sp.names()}
+    width = max(map(len, summaries))
+    for name, summary in summaries.items():
+        print(f"{name:<{width}}  {summary}")
     return 0
 
 
 def _describe(arguments: argparse.Namespace) -> int:
+    PATTERNS.check(arguments.name)
     import sparse_patterns as sp
 
     print(sp.describe(arguments.name))
@@ -144,6 +151,18 @@ def _draw(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse a name, field or file that there is not, before torch is imported."""
+    fields = mapping(arguments.fields)
+    path = Path(pattern_path(arguments.pattern))
+    if path.suffix not in (".yaml", ".yml"):
+        PATTERNS.check_fields(arguments.pattern, fields)
+    elif fields:
+        raise ValueError(f"FIELD=VALUE goes with a name, {path} is a whole pattern")
+    else:
+        check_file(str(path), "pattern")
+
+
 def _pattern(arguments: argparse.Namespace) -> Any:
     """Build the pattern of a name with fields, or of a YAML file."""
     import sparse_patterns as sp
@@ -154,7 +173,5 @@ def _pattern(arguments: argparse.Namespace) -> Any:
         from omegaconf import OmegaConf
 
         config = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-        if fields:
-            raise ValueError(f"FIELD=VALUE goes with a name, {path} is a whole pattern")
         return sp.from_config(config)
     return sp.get(arguments.pattern, **fields)

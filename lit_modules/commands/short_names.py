@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_modules.commands.configs.shipped import config_path, pattern_path
+from lit_modules.commands.errors import did_you_mean
 
 __all__ = ["MODELS", "expand", "expand_words", "read_pattern"]
 
@@ -142,8 +143,6 @@ def _model_path(name: str) -> str:
     if not isinstance(name, str) or "." in name or "{" in name:
         return name
     if name not in MODELS:
-        from sparse_patterns.registry import did_you_mean
-
         raise ValueError(
             f"unknown model {name!r}.{did_you_mean(name, MODELS)} Known: {', '.join(MODELS)}; "
             "another model is given by its import path"

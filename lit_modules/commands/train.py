@@ -15,10 +15,10 @@ from typing import Any, ClassVar, NoReturn
 from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from omegaconf import OmegaConf
 
 from lit_modules.callbacks.checkpoints import CheckpointError, is_dry
 from lit_modules.callbacks.stages import Stages
+from lit_modules.commands.early.picture import parse_config
 from lit_modules.commands.errors import UsageError, not_accepted, state_dict_mismatch, without_types
 from lit_modules.commands.links import FromDataError, model_path, names_from_data, taken
 from lit_modules.commands.run_folder import (
@@ -93,13 +93,7 @@ class Parser(LightningArgumentParser):
 
     def parse_string(self, content: str, path: Any = "", **kwargs: Any) -> Any:
         """Write out the short names of a configuration, then parse it as usual."""
-        try:
-            config = OmegaConf.to_container(OmegaConf.create(content))
-        except Exception as error:  # the YAML reader has exceptions of its own
-            raise UsageError(f"--config {path}: {error}") from error
-        if not isinstance(config, dict):
-            raise UsageError(f"--config {path}: expected a mapping, got {content[:60]!r}")
-        written: dict[str, Any] = expand(config, self.datasets)
+        written: dict[str, Any] = expand(parse_config(content, path), self.datasets)
         for part in ("data", "model"):
             if isinstance(written.get(part), dict) and "class_path" in written[part]:
                 self.classes[part] = written[part]["class_path"]

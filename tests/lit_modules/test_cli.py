@@ -222,7 +222,7 @@ def test_errors_of_a_command_are_one_line(
     ("words", "status", "message"),
     [
         (["--data", "text-fils"], 1, "unknown data set 'text-fils'. Did you mean 'text-files'?"),
-        (["--data.files", "none.txt"], 1, "files: 'none.txt' names no text"),
+        (["--data.files", "none.txt"], 1, "files: 'none.txt' names no file"),
         (["--data.files", "empty.txt"], 1, "empty.txt is empty"),
         (["--data.sequence_length", "9999"], 1, "sequence_length 9999 is longer than the data"),
         (["--data.sequence_lenght", "8"], 2, "Did you mean 'sequence_length'?"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lit_modules.commands.errors import UsageError, did_you_mean
 
-__all__ = ["config_path", "names", "pattern_path", "shipped_path", "summary"]
+__all__ = ["config_path", "names", "pattern_path", "shipped_name", "shipped_path", "summary"]
 
 _PATTERNS = "patterns/"
 
@@ -36,6 +36,14 @@ def shipped_path(name: str) -> Path:
             "`sparse-patterns configs list` prints all"
         )
     return _root() / f"{name}.yaml"
+
+
+def shipped_name(path: str) -> str:
+    """Return the name of a shipped configuration by its path; other paths as they are."""
+    root = _root()
+    if "{" in path or not Path(path).is_relative_to(root):
+        return path
+    return Path(path).relative_to(root).with_suffix("").as_posix()
 
 
 def config_path(given: str) -> str:
