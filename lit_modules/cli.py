@@ -69,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str], debug: bool) -> int:
     words = _import_modules(words)
+    words, verbose = _take_verbose(words)
     if not words or words[0] in ("-h", "--help", "help"):
         print(_help())
         return 0 if words else 2
@@ -79,7 +80,7 @@ def _run(words: list[str], debug: bool) -> int:
         rest = check(command, rest)
         from lit_modules.commands.train import train
 
-        return train(command, rest, _DataSets(), debug)
+        return train(command, rest, _DataSets(), debug, verbose)
     if command == "evaluate":
         from lit_modules.commands.early.check import check
 
@@ -137,6 +138,17 @@ def _train_tokenizer(*args: Any, **kwargs: Any) -> Any:
     return datamodules.tokenizers.training.train_tokenizer(*args, **kwargs)
 
 
+def _take_verbose(words: list[str]) -> tuple[list[str], bool]:
+    """Take `--verbose` out; with a value after it, it is Lightning's option of `test`."""
+    rest, verbose = [], False
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        if word == "--verbose" and after.lower() not in ("true", "false"):
+            verbose = True
+        else:
+            rest.append(word)
+    return rest, verbose
+
+
 def _import_modules(words: list[str]) -> list[str]:
     """Import what `--import MODULE` names, so that it can register data sets and patterns."""
     rest = []
@@ -163,14 +175,14 @@ def _help() -> str:
     width = max(map(len, commands))
     return "\n".join(
         [
-            "usage: sparse-patterns COMMAND [--import MODULE] [--debug] ...",
+            "usage: sparse-patterns COMMAND [--import MODULE] [--verbose] [--debug] ...",
             "",
             "commands:",
             *(f"  {name:<{width}}  {text}" for name, text in commands.items()),
             "",
             "`sparse-patterns COMMAND --help` lists what a command takes. --import loads a module",
-            "of your own that registers patterns or data sets. --debug shows the traceback of an",
-            "error.",
+            "of your own that registers patterns or data sets. --verbose repeats what was cut or",
+            "left out of the data when it was prepared. --debug shows the traceback of an error.",
         ]
     )
 

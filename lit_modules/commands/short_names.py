@@ -31,12 +31,13 @@ MODELS = {
 The model of a data set with an attribute `task` of the same name, where no other is named.
 """
 
+_STAGES = ("table", "doubling")
 _OWN_KEYS = ("class_path", "init_args", "dict_kwargs")
 _INTERPOLATION = re.compile(r"\$\{\s*(data|model)\.([A-Za-z_]\w*)")
 
 
 def expand(config: Mapping[str, Any], datasets: Any) -> dict[str, Any]:
-    """Write out the short names of one configuration file.
+    """Write out the short names of one configuration file, and `stages: null`.
 
     Args:
         config: The file as plain data, interpolations unresolved.
@@ -46,6 +47,8 @@ def expand(config: Mapping[str, Any], datasets: Any) -> dict[str, Any]:
         ValueError: A name is unknown; the message suggests near ones.
     """
     written: dict[str, Any] = _interpolations(dict(config))
+    if written.get("stages", {}) is None:
+        written["stages"] = dict.fromkeys(_STAGES)
     if "data" in written:
         written["data"] = _component(written["data"], lambda name: _data_path(name, datasets))
     if "model" in written:
@@ -86,6 +89,21 @@ def expand_words(words: Sequence[str], datasets: Any) -> list[str]:
             word = f"{option}={paths[option](value)}"
         expected = word if expected is None and word in paths else None
         written.append(_interpolations(word))
+    return _without_stages(written)
+
+
+def _without_stages(words: Sequence[str]) -> list[str]:
+    """Write out `--stages null`: neither of the two ways to have stages is taken."""
+    written: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if word == "--stages":
+            value = next(rest, None)
+            given = [word] if value is None else [word, value]
+        else:
+            value, given = word.removeprefix("--stages="), [word]
+        none = word.startswith("--stages") and value in ("null", "~")
+        written += [f"--stages.{name}=null" for name in _STAGES] if none else given
     return written
 
 

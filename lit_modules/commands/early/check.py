@@ -29,14 +29,16 @@ _OF_EVALUATE = ("predictions", "split", "rules", "no_answer", "output", "ckpt_pa
 # Arguments of a trainer's methods that are no options: the command line makes these objects.
 _OBJECTS = ("self", "model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders")
 # Of our own data sets: what names files and folders that must be there.
-_FILES = ("path", "files", "train", "val", "test", "val_files", "test_files")
+_SPLITS = ("train", "val", "test")
+_FILES = ("path", "files", *_SPLITS, "val_files", "test_files")
 
 
 def check(command: str, words: Sequence[str]) -> list[str]:
     """Refuse what is known to be wrong, and return the words to be parsed.
 
-    What cannot be told from the source is left to the parser. Files that `--data.train` names take
-    the place of a `path` that a configuration names and that is not there.
+    What cannot be told from the source is left to the parser. A word goes before what a
+    configuration says in another way: `--data.path` takes the place of the files of single splits
+    there, and `--data.train` that of a `path` which is not there.
 
     Args:
         command: fit, validate, test, predict or evaluate.
@@ -62,9 +64,9 @@ def check(command: str, words: Sequence[str]) -> list[str]:
         _check_fields(part, path, picture.fields[part])
         if part == "model" and path.startswith(_OURS):
             _check_pattern(picture.fields["model"])
-    more = _instead_of_path(picture)
-    _check_files(picture, replaced=bool(more), model=command != "evaluate")
-    return [*words, *more]
+    replaced = _replaced(picture)
+    _check_files(picture, replaced, model=command != "evaluate")
+    return [*words, *(f"--data.{name}=null" for name in replaced)]
 
 
 def check_plain_file(path: str, origin: str = "--ckpt_path") -> None:
@@ -157,26 +159,30 @@ def _check_pattern(model: Mapping[str, Given]) -> None:
         PATTERNS.check(value)
 
 
-def _instead_of_path(picture: Picture) -> list[str]:
+def _replaced(picture: Picture) -> list[str]:
+    """Return the fields of the data set that words of the command line take the place of."""
     data = picture.fields["data"]
-    train, path = data.get("train"), data.get("path")
-    if train is None or path is None or not train.by_word or path.by_word:
+    path, train = data.get("path"), data.get("train")
+    if path is not None and path.by_word and path.value is not None:
+        return [
+            name for name in _SPLITS if name in data and data[name].value and not data[name].by_word
+        ]
+    if path is None or train is None or not train.by_word or not isinstance(path.value, str):
         return []
-    there = isinstance(path.value, str) and Path(path.value).expanduser().exists()
-    return [] if there or path.value is None else ["--data.path", "null"]
+    return [] if path.by_word or Path(path.value).expanduser().exists() else ["path"]
 
 
-def _check_files(picture: Picture, replaced: bool, model: bool) -> None:
+def _check_files(picture: Picture, replaced: list[str], model: bool) -> None:
     if str(picture.classes.get("data")).startswith("datamodules."):
         for name in _FILES:
-            if name in picture.fields["data"] and not (replaced and name == "path"):
+            if name in picture.fields["data"] and name not in replaced:
                 _check_each(picture.fields["data"][name])
     predictions = picture.others.get("predictions")
     if predictions is not None:
         check_plain_file(str(predictions.value), "--predictions")
-    checkpoint = picture.others.get("ckpt_path") if model else None
     if not model:
         return
+    checkpoint = picture.others.get("ckpt_path")
     if checkpoint is None or checkpoint.value is None:
         encoder = picture.fields["model"].get("encoder.path") or _inside(picture, "encoder", "path")
         if encoder is not None:

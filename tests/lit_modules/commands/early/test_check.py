@@ -181,12 +181,19 @@ def test_options_of_one_command_are_none_of_another() -> None:
 
 def test_files_of_training_take_the_place_of_a_path_that_is_not_there() -> None:
     words = ["--config", "tasks/imdb-tiny", "--data.train", "text.txt"]
-    assert check("fit", words) == [*words, "--data.path", "null"]
+    assert check("fit", words) == [*words, "--data.path=null"]
     Path("data/aclImdb").mkdir(parents=True)
     assert check("fit", words) == words
     wrong = ["--config", "tasks/imdb-tiny", "--data.train", "text.txt", "--data.path", "none"]
     with pytest.raises(FileNotFoundError, match=r"--data\.path: 'none' names no"):
         check("fit", wrong)
+
+
+def test_a_path_takes_the_place_of_the_files_of_a_configuration() -> None:
+    words = ["--config", "tasks/speeches", "--data.path", "text.txt"]
+    assert check("fit", words) == [*words, "--data.train=null"]
+    both = [*words, "--data.train", "small.yaml"]
+    assert check("fit", both) == both
 
 
 def test_a_file_that_is_not_there_says_what_to_give() -> None:
