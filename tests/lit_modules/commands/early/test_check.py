@@ -12,8 +12,8 @@ import yaml
 from lit_modules.commands.configs.shipped import names
 from lit_modules.commands.early.check import check, check_file
 from lit_modules.commands.errors import UsageError
-from tests.contracts.imports import ROOT
 
+ROOT = Path(__file__).parents[4]
 SMALL = {
     "data": {"name": "text-files", "files": "text.txt", "sequence_length": 16},
     "model": {"layers": 1, "heads": 2, "width": 8, "pattern": {"window": {"before": 4}}},

@@ -32,7 +32,7 @@ def test_words_are_laid_over_files() -> None:
     assert values(picture, "model") == {"width": 4, "heads": "2"}
     assert values(picture, "trainer") == {"x.y": [1]}
     assert picture.others["ckpt_path"].value == "last"
-    assert picture.others["stages"].value is None
+    assert values(picture, "stages") == {"table": None, "doubling": None}
     assert picture.fields["data"]["distance"].origin == "--data.distance"
     assert picture.fields["data"]["distance"].by_word
     assert picture.fields["model"]["width"].origin == "--config one.yaml, model.width"
