@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # The file of pinned versions; empty takes the newest ones within the bounds of pyproject.toml.
 CONSTRAINTS ?= constraints.txt
 PINNED := $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
-CONFIG ?= configs/lm/stdlib.yaml
+CONFIG ?= lm/stdlib
 # More arguments for the tool a target runs, for example: make test ARGS="-k plan"
 ARGS ?=
 WORKERS ?= 2

@@ -1,11 +1,10 @@
 """One training step of the demo's language model, and of the same model with dense attention.
 
-The architecture and the optimizer are those of `configs/lm/stdlib.yaml`, its windows as wide as in
+The architecture and the optimizer are those of the shipped `lm/stdlib`, its windows as wide as in
 its last stage; the batch is one sequence of random bytes.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,12 +14,13 @@ from torch import Tensor, nn
 
 import sparse_patterns as sp
 from benchmarks.baselines import Unavailable
+from lit_modules.commands.configs.shipped import shipped_path
 from lit_modules.language_model import LanguageModel
 from lit_modules.nn.decoder.attention import KeysValues, SelfAttention
 from lit_modules.nn.decoder.block import Block
 from lit_modules.nn.decoder.embeddings import Rotary, rotate
 
-CONFIG = Path(__file__).parents[1] / "configs" / "lm" / "stdlib.yaml"
+CONFIG = shipped_path("lm/stdlib")
 VOCABULARY_SIZE = 256  # bytes
 DIRECTION = "training step"
 

@@ -11,8 +11,9 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-from lit_modules.commands.errors import UsageError, one_line
+from lit_modules.commands.errors import UsageError, did_you_mean, one_line
 
 __all__ = ["main"]
 
@@ -30,6 +31,7 @@ OTHER_COMMANDS = {
     "train-tokenizer": "make a tokenizer of your own text",
     "patterns": "list, show, explain or draw attention patterns",
     "data": "list the data sets, or describe one",
+    "configs": "list, show or copy the configurations that are shipped",
 }
 
 
@@ -67,25 +69,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str], debug: bool) -> int:
     words = _import_modules(words)
+    words, verbose = _take_verbose(words)
     if not words or words[0] in ("-h", "--help", "help"):
         print(_help())
         return 0 if words else 2
     command, rest = words[0], words[1:]
     if command in TRAINER_COMMANDS:
-        import datamodules.registry
+        from lit_modules.commands.early.check import check
+
+        rest = check(command, rest)
         from lit_modules.commands.train import train
 
-        return train(command, rest, datamodules.registry, debug)
+        return train(command, rest, _DataSets(), debug, verbose)
     if command == "evaluate":
-        import datamodules.registry
+        from lit_modules.commands.early.check import check
+
+        rest = check(command, rest)
         from lit_modules.commands.evaluate import evaluate
 
-        return evaluate(rest, datamodules.registry)
+        return evaluate(rest, _DataSets())
     if command == "generate":
-        import datamodules.registry
         from lit_modules.commands.generate import generate
 
-        return generate(rest, datamodules.registry)
+        return generate(rest, _DataSets())
     if command == "make-long":
         from lit_modules.commands.make_long import make_long
 
@@ -95,26 +101,52 @@ def _run(words: list[str], debug: bool) -> int:
 
         return export(rest)
     if command == "train-tokenizer":
-        import datamodules.tokenizers.training
         from lit_modules.commands.train_tokenizer import train_tokenizer
 
-        return train_tokenizer(rest, datamodules.tokenizers.training.train_tokenizer)
+        return train_tokenizer(rest, _train_tokenizer)
     if command == "patterns":
         from lit_modules.commands.patterns import patterns
 
         return patterns(rest)
     if command == "data":
-        import datamodules.registry
         from lit_modules.commands.data import data
 
-        return data(rest, datamodules.registry)
-    from sparse_patterns.registry import did_you_mean
+        return data(rest, _DataSets())
+    if command == "configs":
+        from lit_modules.commands.configs.command import configs
 
+        return configs(rest)
     commands = [*TRAINER_COMMANDS, *OTHER_COMMANDS]
     raise UsageError(
         f"unknown command {command!r}.{did_you_mean(command, commands)} "
         f"Commands: {', '.join(commands)}"
     )
+
+
+class _DataSets:
+    """The registry of data sets; imported, with all its libraries, when something of it is used."""
+
+    def __getattr__(self, name: str) -> Any:
+        import datamodules.registry
+
+        return getattr(datamodules.registry, name)
+
+
+def _train_tokenizer(*args: Any, **kwargs: Any) -> Any:
+    import datamodules.tokenizers.training
+
+    return datamodules.tokenizers.training.train_tokenizer(*args, **kwargs)
+
+
+def _take_verbose(words: list[str]) -> tuple[list[str], bool]:
+    """Take `--verbose` out; with a value after it, it is Lightning's option of `test`."""
+    rest, verbose = [], False
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        if word == "--verbose" and after.lower() not in ("true", "false"):
+            verbose = True
+        else:
+            rest.append(word)
+    return rest, verbose
 
 
 def _import_modules(words: list[str]) -> list[str]:
@@ -143,14 +175,14 @@ def _help() -> str:
     width = max(map(len, commands))
     return "\n".join(
         [
-            "usage: sparse-patterns COMMAND [--import MODULE] [--debug] ...",
+            "usage: sparse-patterns COMMAND [--import MODULE] [--verbose] [--debug] ...",
             "",
             "commands:",
             *(f"  {name:<{width}}  {text}" for name, text in commands.items()),
             "",
             "`sparse-patterns COMMAND --help` lists what a command takes. --import loads a module",
-            "of your own that registers patterns or data sets. --debug shows the traceback of an",
-            "error.",
+            "of your own that registers patterns or data sets. --verbose repeats what was cut or",
+            "left out of the data when it was prepared. --debug shows the traceback of an error.",
         ]
     )
 

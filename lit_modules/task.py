@@ -248,7 +248,14 @@ class TaskModule(WatchedModule):
                 value = metric.compute()
             named = value if isinstance(value, dict) else {name: value}
             for key, figure in named.items():
-                self.log(f"{part}/{key}", widened(torch.as_tensor(figure)), prog_bar=True)
+                # Every process has the figure of all: the largest of equal ones is that figure.
+                self.log(
+                    f"{part}/{key}",
+                    widened(torch.as_tensor(figure)),
+                    prog_bar=True,
+                    sync_dist=True,
+                    reduce_fx="max",
+                )
             metric.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -7,6 +7,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from itertools import product
 from lzma import LZMAError
 from pathlib import Path
@@ -59,7 +60,8 @@ def split_files(
     """Return the files of each split.
 
     Args:
-        path: A folder or archive with the official names, or None.
+        path: A folder or archive with the official names, or None; or a single file, which is of
+            the split whose official name it has, and of the training split under any other name.
         given: Files that the user names; they go before what `path` has.
         official: Names and globs of each split's files, relative to `path` or a folder at most two
             levels below, the first one that is there being taken; compressed files may have their
@@ -71,6 +73,14 @@ def split_files(
         ValueError: Neither `path` nor a split is given, or a file is in two splits.
     """
     found: dict[SplitName, list[Document]] = {}
+    if path is not None and _is_single(path):
+        split = _split_named(path, official)
+        if given.get(split):
+            raise ValueError(
+                f"path: {path!r} is a single file, of the {split} split, which {split} names, too: "
+                f"{given[split]!r}; give one of the two"
+            )
+        path, given = None, {**given, split: path}
     folder = open_folder(path, cache) if path is not None else None
     for split, patterns in official.items():
         if given.get(split):
@@ -120,6 +130,23 @@ def _official(folder: Path, patterns: Sequence[str]) -> list[Document]:
         if visible:
             return visible if any(sign in pattern for sign in "*?[") else visible[:1]
     return []
+
+
+def _is_single(path: str) -> bool:
+    file = Path(path).expanduser()
+    return file.is_file() and not _is_archive(file)
+
+
+def _split_named(path: str, official: Mapping[SplitName, Sequence[str]]) -> SplitName:
+    """Return the split whose official name a file has, compressed or not; else training."""
+    names = {Path(path).name}
+    names |= {name.removesuffix(ending) for name in names for ending in COMPRESSED}
+    for split, patterns in official.items():
+        last = {pattern.rpartition("/")[2] for pattern in patterns}
+        # A glob such as `*.txt` is no name.
+        if any(fnmatch(name, one) for name in names for one in last if one[0] not in "*?["):
+            return split
+    return "train"
 
 
 def _is_archive(path: Path) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, Literal
 
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
@@ -65,6 +65,13 @@ class ResumableData(LightningDataModule):
     def predict_source(self, shard: Shard) -> Source | None:
         """Return the batches to predict on, those of the test split if not said otherwise."""
         return self.eval_source("test", shard)
+
+    def has_batches(self, part: Literal["val", "test", "predict"]) -> bool:
+        """Whether there is something to validate, test or predict on."""
+        shard = self._shard()
+        if part == "predict":
+            return self.predict_source(shard) is not None
+        return self.eval_source(part, shard) is not None
 
     def train_dataloader(self) -> Batches:
         """Return the training batches of the stage from the next one on.

@@ -35,10 +35,11 @@ class EncodedData(RecordData):
     """Encodes records: the second part of `datamodules.tasks.base.TaskData`.
 
     The result is kept on disk under a key of the files' contents and all settings it depends on.
-    What is cut or missing is reported in a line for each kind, with ids; all ids are in
-    `notes(split)`.
+    What is cut or missing is reported when records are encoded, in a line for each kind, with ids;
+    all ids are in `notes(split)`.
 
     Attributes:
+        verbose: Whether that is reported again by each later run.
         marks: Special tokens of the task; they follow the tokenizer's vocabulary.
         version: To be raised when `read` or `encode` changes, so that old caches are not used.
 
@@ -57,6 +58,7 @@ class EncodedData(RecordData):
 
     marks: ClassVar[tuple[str, ...]] = ()
     version: ClassVar[int] = 1
+    verbose: bool = False
 
     def __init__(
         self,
@@ -86,6 +88,8 @@ class EncodedData(RecordData):
         self.tokenizer = TaskTokenizer(tokenizer, self.marks)
         self._examples: dict[SplitName, Examples] | None = None
         self._notes: dict[SplitName, dict[str, list[str]]] = {}
+        self._records: dict[SplitName, int] = {}
+        self._told = False
         self._folder: Path | None = None
 
     @abstractmethod
@@ -175,7 +179,7 @@ class EncodedData(RecordData):
         self._prepared()
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the encoded examples, and tell what was cut or left out."""
+        """Open the encoded examples; if `verbose`, tell again what was cut or left out."""
         if self._examples is not None:
             return
         folder = self._prepared()
@@ -185,7 +189,9 @@ class EncodedData(RecordData):
             pieces = [Piece(**piece) for piece in made["pieces"]]
             self._examples[split] = Examples(folder.parent, pieces)
             self._notes[split] = gathered(made["notes"], pieces)
-            self._tell(split, made["records"])
+            self._records[split] = made["records"]
+            if self.verbose and not self._told:
+                self._tell(split, made["records"], self._notes[split])
 
     def examples(self, split: SplitName) -> Sequence[Example]:
         """Return the encoded examples of a split; () where there is no such split."""
@@ -197,6 +203,11 @@ class EncodedData(RecordData):
         """Return what was cut, missing or left out, with the ids of the records."""
         self.setup()
         return self._notes.get(split, {})
+
+    def sizes(self, split: SplitName) -> dict[str, int]:
+        """Return how many records a split has, those left out included, and how many examples."""
+        examples = len(self.examples(split))
+        return {"records": self._records.get(split, 0), "examples": examples}
 
     def _alone(self) -> Any:
         """Return this without what cannot be sent to another process."""
@@ -245,11 +256,15 @@ class EncodedData(RecordData):
             pieces = encode_pieces(
                 root, split, key, records, work, self.skip_bad_records, self._workers(split)
             )
+            # What could not be read is none of those that came to be encoded.
+            read = records.count + sum(map(len, bad.values()))
             index[split] = {
                 "pieces": [vars(piece) for piece in pieces],
                 "notes": bad,
-                "records": records.count,
+                "records": read,
             }
+            self._tell(split, read, gathered(bad, pieces))
+        self._told = True
         (folder / "index.json").write_text(json.dumps(index))
 
     def _workers(self, split: SplitName) -> int:
@@ -261,8 +276,8 @@ class EncodedData(RecordData):
         return 0 if few else min(os.cpu_count() or 1, _MOST_WORKERS)
 
     @rank_zero_only
-    def _tell(self, split: SplitName, records: int) -> None:
-        for note, ids in self._notes[split].items():
+    def _tell(self, split: SplitName, records: int, notes: dict[str, list[str]]) -> None:
+        for note, ids in notes.items():
             told = ", ".join(ids[:_IDS_TOLD])
             more = f" and {len(ids) - _IDS_TOLD} more" if len(ids) > _IDS_TOLD else ""
             print(

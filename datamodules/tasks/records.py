@@ -26,7 +26,8 @@ class RecordData(ResumableData):
             first.
 
     Args:
-        path: A folder or an archive (zip, tar, tgz, ...) with the files as they are released.
+        path: A folder or an archive (zip, tar, tgz, ...) with the files as they are released; or a
+            single file: that of the split whose official name it has, else of training.
         train: Files of the training split (a file, folder, glob, or a list of them; .gz, .bz2, .xz
             and .zip are decompressed), where they are not in `path` under their official names.
         val: The same of the validation split.

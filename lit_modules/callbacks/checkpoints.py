@@ -15,7 +15,14 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from sparse_patterns.files import whole_file
 
-__all__ = ["AtomicCheckpointIO", "CheckpointError", "LastCheckpoint", "best_checkpoint", "is_dry"]
+__all__ = [
+    "AtomicCheckpointIO",
+    "BestCheckpoint",
+    "CheckpointError",
+    "LastCheckpoint",
+    "best_checkpoint",
+    "is_dry",
+]
 
 
 class CheckpointError(RuntimeError):
@@ -92,9 +99,31 @@ class LastCheckpoint(ModelCheckpoint):
                 self._save_checkpoint(trainer, self.format_checkpoint_name({}))
 
 
-def best_checkpoint(folder: str | Path, monitor: str, mode: str = "min") -> ModelCheckpoint:
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps the best checkpoint; before the first validation there is nothing to compare."""
+
+    _validated = False
+
+    @property
+    def state_key(self) -> str:
+        """Return the name of the base, under which earlier runs have saved the state."""
+        own, base = type(self).__qualname__, ModelCheckpoint.__qualname__
+        return super().state_key.replace(own, base, 1)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save, unless the run has not validated yet, or never does."""
+        if self._validated or self.monitor in trainer.callback_metrics:
+            super().on_train_epoch_end(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save; from now on, a metric that is not there is an error of the model."""
+        self._validated = True
+        super().on_validation_end(trainer, pl_module)
+
+
+def best_checkpoint(folder: str | Path, monitor: str, mode: str = "min") -> BestCheckpoint:
     """Keep `best.ckpt`, the weights with the best value of a validation metric."""
-    return ModelCheckpoint(
+    return BestCheckpoint(
         dirpath=folder,
         filename="best",
         monitor=monitor,

@@ -6,7 +6,14 @@ import difflib
 import re
 from collections.abc import Iterable
 
-__all__ = ["UsageError", "not_accepted", "one_line", "state_dict_mismatch", "without_types"]
+__all__ = [
+    "UsageError",
+    "did_you_mean",
+    "not_accepted",
+    "one_line",
+    "state_dict_mismatch",
+    "without_types",
+]
 
 # By name, so that reporting an error does not import the libraries that define these.
 _FORESEEN = ("CheckpointError", "MisconfigurationException")
@@ -14,6 +21,16 @@ _FORESEEN = ("CheckpointError", "MisconfigurationException")
 
 class UsageError(Exception):
     """The command line itself is wrong; the message is one line for the user."""
+
+
+def did_you_mean(word: str, allowed: Iterable[str]) -> str:
+    """Return `` Did you mean 'x'?`` for the nearest allowed words, or the empty string.
+
+    As `sparse_patterns.registry.did_you_mean`, which cannot be had without importing torch.
+    """
+    plain = {name.lower().replace("_", "-"): name for name in allowed}
+    close = difflib.get_close_matches(word.lower().replace("_", "-"), plain, n=3, cutoff=0.65)
+    return f" Did you mean {' or '.join(repr(plain[name]) for name in close)}?" if close else ""
 
 
 def one_line(error: BaseException) -> str:

@@ -6,8 +6,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from lit_modules.callbacks.checkpoints import CheckpointError
 from lit_modules.commands.arguments import Parser
+from lit_modules.commands.early.check import check_plain_file
 from lit_modules.commands.errors import UsageError
 from lit_modules.commands.generate import load_model
 
@@ -20,7 +20,9 @@ def export(words: Sequence[str]) -> int:
     folder: Path = arguments.output
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is not an empty folder")
+    check_plain_file(arguments.ckpt_path, "ckpt_path")
     from lit_modules import weights
+    from lit_modules.callbacks.checkpoints import CheckpointError
     from lit_modules.nn.encoder.masked_lm import MaskedLM
 
     model, described = load_model(arguments.ckpt_path)

@@ -7,15 +7,13 @@ import codecs
 import importlib
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from lit_modules.callbacks.checkpoints import CheckpointError
-from lit_modules.callbacks.provenance import KEY
 from lit_modules.commands.arguments import Parser
+from lit_modules.commands.early.check import check_plain_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["generate", "load", "load_model"]
 
@@ -29,8 +27,12 @@ def generate(words: Sequence[str], datasets: Any) -> int:
             `path_of(name)`.
     """
     arguments = _parser().parse_args(words)
+    check_plain_file(arguments.ckpt_path)
+    import torch
+
     model, data = load(arguments.ckpt_path, datasets)
-    device = torch.device(arguments.device)
+    usual = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(arguments.device or usual)
     model.to(device).eval()
     prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
     ids = data.encode(prompt) if data is not None else list(prompt.encode())
@@ -91,8 +93,12 @@ def load_model(path: str, method: str | None = None) -> tuple[Any, dict[str, Any
         FileNotFoundError: There is no such file.
         CheckpointError: The file is no checkpoint, or the model lacks the method.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"--ckpt_path {path}: no such file")
+    check_plain_file(path)
+    import torch
+
+    from lit_modules.callbacks.checkpoints import CheckpointError
+    from lit_modules.callbacks.provenance import KEY
+
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
@@ -118,6 +124,8 @@ def _data_class(class_path: str, checkpoint: str) -> Any:
     try:
         return _imported(class_path)
     except (ImportError, AttributeError) as error:
+        from lit_modules.callbacks.checkpoints import CheckpointError
+
         raise CheckpointError(
             f"{checkpoint} was trained on the data set {class_path}, which cannot be imported: "
             f"{error}; --import the module that defines it"
@@ -161,5 +169,5 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--top-p", type=float, default=None)
     parser.add_argument("--greedy", action="store_true", help="always the most likely token")
     parser.add_argument("--seed", type=int, default=None, help="the same seed gives the same text")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default=None, help="by default cuda where there is one")
     return parser

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lit_modules.commands.arguments import Parser
+from lit_modules.commands.early.check import check_plain_file
 from lit_modules.commands.errors import UsageError
 
 __all__ = ["make_long"]
@@ -19,6 +20,10 @@ def make_long(words: Sequence[str]) -> int:
         not arguments.output.is_dir() or any(arguments.output.iterdir())
     ):
         raise UsageError(f"{arguments.output} exists and is not an empty folder")
+    if not Path(arguments.input).exists():
+        raise FileNotFoundError(f"{arguments.input}: no such file or folder")
+    if arguments.config is not None:
+        check_plain_file(arguments.config, "--config")
     from lit_modules import weights
 
     short = weights.load_encoder(arguments.input, arguments.config)

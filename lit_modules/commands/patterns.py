@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lit_modules.commands.arguments import Parser, mapping
+from lit_modules.commands.configs.shipped import pattern_path
+from lit_modules.commands.early.check import check_file
+from lit_modules.commands.early.registered import PATTERNS
 
 __all__ = ["patterns"]
 
@@ -15,6 +18,8 @@ __all__ = ["patterns"]
 def patterns(words: Sequence[str]) -> int:
     """Run one of the subcommands and return the exit status."""
     arguments = _parser().parse_args(words)
+    if hasattr(arguments, "pattern"):
+        _check(arguments)
     run: Any = arguments.run
     return int(run(arguments))
 
@@ -36,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         ("draw", _draw, "write a picture of every layer and group of heads"),
     ):
         command = commands.add_parser(name, help=text)
-        command.add_argument("pattern", help="a registered name, or a YAML file with a pattern")
+        command.add_argument("pattern", help="a registered or shipped name, or a YAML file")
         command.add_argument(
             "fields", nargs="*", metavar="FIELD=VALUE", help="fields of the pattern"
         )
@@ -73,16 +78,19 @@ _LENGTHS = {"show": 64, "explain": 4096, "draw": 512}
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    import sparse_patterns as sp
+    summaries = PATTERNS.summaries()
+    if summaries is None:
+        import sparse_patterns as sp
 
-    names = sp.names()
-    width = max(map(len, names))
-    for name in names:
-        print(f"{name:<{width}}  {sp.describe(name).summary}")
+        summaries = {name: sp.describe(name).summary for name in sp.names()}
+    width = max(map(len, summaries))
+    for name, summary in summaries.items():
+        print(f"{name:<{width}}  {summary}")
     return 0
 
 
 def _describe(arguments: argparse.Namespace) -> int:
+    PATTERNS.check(arguments.name)
     import sparse_patterns as sp
 
     print(sp.describe(arguments.name))
@@ -143,17 +151,27 @@ def _draw(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse a name, field or file that there is not, before torch is imported."""
+    fields = mapping(arguments.fields)
+    path = Path(pattern_path(arguments.pattern))
+    if path.suffix not in (".yaml", ".yml"):
+        PATTERNS.check_fields(arguments.pattern, fields)
+    elif fields:
+        raise ValueError(f"FIELD=VALUE goes with a name, {path} is a whole pattern")
+    else:
+        check_file(str(path), "pattern")
+
+
 def _pattern(arguments: argparse.Namespace) -> Any:
     """Build the pattern of a name with fields, or of a YAML file."""
     import sparse_patterns as sp
 
     fields = mapping(arguments.fields)
-    path = Path(arguments.pattern)
+    path = Path(pattern_path(arguments.pattern))
     if path.suffix in (".yaml", ".yml"):
         from omegaconf import OmegaConf
 
         config = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-        if fields:
-            raise ValueError(f"FIELD=VALUE goes with a name, {path} is a whole pattern")
         return sp.from_config(config)
     return sp.get(arguments.pattern, **fields)

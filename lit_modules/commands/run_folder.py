@@ -19,6 +19,7 @@ from lit_modules.callbacks.progress import progress
 from lit_modules.callbacks.provenance import Provenance
 from lit_modules.callbacks.randomness import SeedEachBatch
 from lit_modules.callbacks.report import Report
+from lit_modules.callbacks.splits import Splits
 
 __all__ = ["RunSettings", "attach", "checkpoint_file", "default_name", "free_name"]
 
@@ -126,7 +127,12 @@ def attach(
     """
     run = Path(settings.folder) / str(settings.name)
     fit, dry = command == "fit", bool(trainer.get("fast_dev_run"))
-    callbacks: list[Any] = [SeedEachBatch(), Provenance(data), Report(run, settings.sample)]
+    callbacks: list[Any] = [
+        Splits(),
+        SeedEachBatch(),
+        Provenance(data),
+        Report(run, settings.sample),
+    ]
     if trainer.get("enable_progress_bar") is not False:
         callbacks.append(progress())
     if command == "predict":

@@ -12,6 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lit_modules.commands.configs.shipped import config_path, pattern_path
+from lit_modules.commands.errors import did_you_mean
+
 __all__ = ["MODELS", "expand", "expand_words", "read_pattern"]
 
 MODELS = {
@@ -28,12 +31,13 @@ MODELS = {
 The model of a data set with an attribute `task` of the same name, where no other is named.
 """
 
+_STAGES = ("table", "doubling")
 _OWN_KEYS = ("class_path", "init_args", "dict_kwargs")
 _INTERPOLATION = re.compile(r"\$\{\s*(data|model)\.([A-Za-z_]\w*)")
 
 
 def expand(config: Mapping[str, Any], datasets: Any) -> dict[str, Any]:
-    """Write out the short names of one configuration file.
+    """Write out the short names of one configuration file, and `stages: null`.
 
     Args:
         config: The file as plain data, interpolations unresolved.
@@ -43,6 +47,8 @@ def expand(config: Mapping[str, Any], datasets: Any) -> dict[str, Any]:
         ValueError: A name is unknown; the message suggests near ones.
     """
     written: dict[str, Any] = _interpolations(dict(config))
+    if written.get("stages", {}) is None:
+        written["stages"] = dict.fromkeys(_STAGES)
     if "data" in written:
         written["data"] = _component(written["data"], lambda name: _data_path(name, datasets))
     if "model" in written:
@@ -57,10 +63,15 @@ def expand(config: Mapping[str, Any], datasets: Any) -> dict[str, Any]:
 def expand_words(words: Sequence[str], datasets: Any) -> list[str]:
     """Write out the short names among the words of a command line.
 
+    The name of a shipped configuration becomes the path of its file.
+
     Raises:
+        UsageError: `--config` names neither a file nor a shipped configuration.
         ValueError: A name is unknown; the message suggests near ones.
     """
     paths: dict[str, Callable[[str], str]] = {
+        "--config": config_path,
+        "-c": config_path,
         "--data": lambda name: _data_path(name, datasets),
         "--model": _model_path,
         "--model.pattern": _pattern_word,
@@ -78,15 +89,36 @@ def expand_words(words: Sequence[str], datasets: Any) -> list[str]:
             word = f"{option}={paths[option](value)}"
         expected = word if expected is None and word in paths else None
         written.append(_interpolations(word))
+    return _without_stages(written)
+
+
+def _without_stages(words: Sequence[str]) -> list[str]:
+    """Write out `--stages null`: neither of the two ways to have stages is taken."""
+    written: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if word == "--stages":
+            value = next(rest, None)
+            given = [word] if value is None else [word, value]
+        else:
+            value, given = word.removeprefix("--stages="), [word]
+        none = word.startswith("--stages") and value in ("null", "~")
+        written += [f"--stages.{name}=null" for name in _STAGES] if none else given
     return written
 
 
 def read_pattern(value: Any) -> Any:
-    """Return the pattern in a YAML file where `value` is the path of one, and `value` otherwise.
+    """Return the pattern in a YAML file where `value` names one, and `value` otherwise.
+
+    Args:
+        value: The path of a file, the name of a shipped one such as `patterns/window-and-sinks`, or
+            anything else.
 
     Raises:
         FileNotFoundError: There is no such file.
     """
+    if isinstance(value, str):
+        value = pattern_path(value)
     if not isinstance(value, str) or Path(value).suffix not in (".yaml", ".yml"):
         return value
     from omegaconf import OmegaConf
@@ -98,7 +130,7 @@ def _pattern_word(value: str) -> str:
     import json
 
     read = read_pattern(value)
-    return value if read is value else json.dumps(read)
+    return value if isinstance(read, str) else json.dumps(read)
 
 
 def _component(value: Any, path_of: Callable[[str], str]) -> Any:
@@ -129,8 +161,6 @@ def _model_path(name: str) -> str:
     if not isinstance(name, str) or "." in name or "{" in name:
         return name
     if name not in MODELS:
-        from sparse_patterns.registry import did_you_mean
-
         raise ValueError(
             f"unknown model {name!r}.{did_you_mean(name, MODELS)} Known: {', '.join(MODELS)}; "
             "another model is given by its import path"

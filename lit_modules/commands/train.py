@@ -15,10 +15,12 @@ from typing import Any, ClassVar, NoReturn
 from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from omegaconf import OmegaConf
+from lightning.pytorch.utilities import rank_zero_only
 
 from lit_modules.callbacks.checkpoints import CheckpointError, is_dry
+from lit_modules.callbacks.splits import has_batches
 from lit_modules.callbacks.stages import Stages
+from lit_modules.commands.early.picture import parse_config
 from lit_modules.commands.errors import UsageError, not_accepted, state_dict_mismatch, without_types
 from lit_modules.commands.links import FromDataError, model_path, names_from_data, taken
 from lit_modules.commands.run_folder import (
@@ -38,7 +40,9 @@ __all__ = ["train"]
 PARSER: dict[str, Any] = {"parser_mode": "omegaconf+", "allow_abbrev": False}
 
 
-def train(command: str, words: Sequence[str], datasets: Any, debug: bool) -> int:
+def train(
+    command: str, words: Sequence[str], datasets: Any, debug: bool, verbose: bool = False
+) -> int:
     """Run a trainer command and return the exit status.
 
     Args:
@@ -46,6 +50,7 @@ def train(command: str, words: Sequence[str], datasets: Any, debug: bool) -> int
         words: The rest of the command line.
         datasets: The registry of data sets.
         debug: Whether to show all messages and warnings of the libraries.
+        verbose: Whether to tell again what was told when the data was prepared.
     """
     if not debug:
         _quieten()
@@ -53,6 +58,7 @@ def train(command: str, words: Sequence[str], datasets: Any, debug: bool) -> int
     written = expand_words(words, datasets)
     model = model_path(written, datasets, MODELS["language-model"])
     Parser.datasets, Parser.classes = datasets, {"model": model}
+    CommandLine.verbose = verbose
     try:
         CommandLine(
             LightningModule,
@@ -93,13 +99,7 @@ class Parser(LightningArgumentParser):
 
     def parse_string(self, content: str, path: Any = "", **kwargs: Any) -> Any:
         """Write out the short names of a configuration, then parse it as usual."""
-        try:
-            config = OmegaConf.to_container(OmegaConf.create(content))
-        except Exception as error:  # the YAML reader has exceptions of its own
-            raise UsageError(f"--config {path}: {error}") from error
-        if not isinstance(config, dict):
-            raise UsageError(f"--config {path}: expected a mapping, got {content[:60]!r}")
-        written: dict[str, Any] = expand(config, self.datasets)
+        written: dict[str, Any] = expand(parse_config(content, path), self.datasets)
         for part in ("data", "model"):
             if isinstance(written.get(part), dict) and "class_path" in written[part]:
                 self.classes[part] = written[part]["class_path"]
@@ -122,7 +122,13 @@ class SaveConfig(SaveConfigCallback):
 
 
 class CommandLine(LightningCLI):
-    """Adds stages, the run folder and the links from data set to model."""
+    """Adds stages, the run folder and the links from data set to model.
+
+    Attributes:
+        verbose: Whether a data set tells again what it told when it was prepared.
+    """
+
+    verbose: ClassVar[bool] = False
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options besides those of trainer, model and data."""
@@ -148,6 +154,8 @@ class CommandLine(LightningCLI):
             if isinstance(error, ValueError) and short != str(error):
                 raise ValueError(short) from error
             raise
+        if self.verbose and hasattr(self.datamodule, "verbose"):
+            self.datamodule.verbose = True
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and set the name of the run, which is saved with the configuration."""
@@ -188,6 +196,12 @@ class CommandLine(LightningCLI):
         """Test the best weights, unless the settings of the run disable that."""
         settings: RunSettings = self._get(self.config_init, "run")
         if not settings.test or is_dry(self.trainer) or self.trainer.interrupted:
+            return
+        if not has_batches(self.datamodule, "test"):
+            name = type(self.datamodule).__name__
+            rank_zero_only(print)(
+                f"{name} has no test split, so nothing was tested. Run folder: {self.run_folder}"
+            )
             return
         folder = self.run_folder / "checkpoints"
         found = [file for name in ("best", "last") if (file := folder / f"{name}.ckpt").is_file()]

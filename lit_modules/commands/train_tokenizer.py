@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_modules.commands.arguments import Parser
+from lit_modules.commands.early.check import check_file
 from lit_modules.commands.errors import UsageError
 
 __all__ = ["train_tokenizer"]
@@ -22,6 +23,8 @@ def train_tokenizer(words: Sequence[str], train: Callable[..., Any]) -> int:
     arguments = _parser().parse_args(words)
     if arguments.output.exists():
         raise UsageError(f"--output {arguments.output} exists; choose another name")
+    for entry in arguments.files:
+        check_file(entry, "files")
     done = train(
         arguments.files,
         arguments.output,

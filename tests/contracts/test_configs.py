@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 import sparse_patterns as sp
 from lit_modules.cli import main
+from lit_modules.commands.configs.shipped import names, shipped_path
 from lit_modules.language_model import LanguageModel
 from lit_modules.nn.encoder.encoder import Encoder, EncoderConfig
 from lit_modules.nn.encoder.masked_lm import MaskedLM
@@ -18,10 +19,9 @@ from lit_modules.pretrained.backbone import EncoderSettings
 from lit_modules.training.stages import Doubling, Stage, StageTable
 from lit_modules.weights import save_masked_lm
 
-ROOT = Path(__file__).parents[2]
-LM = sorted((ROOT / "configs" / "lm").glob("*.yaml"))
-MLM = sorted((ROOT / "configs" / "mlm").glob("*.yaml"))
-PATTERNS = sorted((ROOT / "configs" / "patterns").glob("*.yaml"))
+LM = [shipped_path(name) for name in names("lm/")]
+MLM = [shipped_path(name) for name in names("mlm/")]
+PATTERNS = [shipped_path(name) for name in names("patterns/")]
 
 # Short sequences of the real model: what a file says about stages is looked at without training.
 SHORT = {

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from lit_modules.commands.configs.shipped import names
+
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 # Tested beside the module that it is about.
@@ -41,9 +43,7 @@ def test_the_readme_leads_to_every_page() -> None:
 
 # Modules and files of ours in running text: of these only existing ones may be named.
 MODULE = re.compile(r"`((?:sparse_patterns|datamodules|lit_modules)(?:\.\w+)+)`")
-FILE = re.compile(
-    r"`((?:sparse_patterns|datamodules|lit_modules|configs|tests|docs)/[\w/.-]+\.\w+)`"
-)
+FILE = re.compile(r"`((?:sparse_patterns|datamodules|lit_modules|tests|docs)/[\w/.-]+\.\w+)`")
 # The group of entry points is a name, no module; the others are to be written by a reader.
 NAMES = {"sparse_patterns.patterns", "sparse_patterns.datamodules", "sparse_patterns.global_tokens"}
 WRITTEN_BY_READERS = re.compile(r"mine|stars|regression|NAME")
@@ -66,6 +66,34 @@ def missing(text: str) -> list[str]:
 )
 def test_modules_and_files_that_are_named_exist(page: Path) -> None:
     assert missing(page.read_text("utf-8")) == []
+
+
+# What a page calls a shipped configuration; a variable of the shell stands for any of several.
+SHIPPED = re.compile(r"(?<![\w/.])((?:lm|mlm|tasks|patterns)/[a-z0-9$][\w$-]*)(?![\w/.])")
+
+
+def not_shipped(text: str) -> list[str]:
+    """What a text names as a shipped configuration, and is none."""
+    found = []
+    for name in SHIPPED.findall(text):
+        pattern = re.compile(re.sub(r"\\\$\w+?(?=\\-|$)", ".+", re.escape(name)))
+        if not any(pattern.fullmatch(known) for known in names()):
+            found.append(name)
+    return found
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", ROOT / "Makefile", *PAGES], ids=lambda page: page.name
+)
+def test_configurations_that_are_named_are_shipped(page: Path) -> None:
+    assert not_shipped(page.read_text("utf-8")) == []
+
+
+def test_a_configuration_that_is_not_shipped_is_seen() -> None:
+    text = (
+        "--config lm/stdlb `tasks/wikihop` lm/ablation-$arm-tiny lm/ablation-$arm-large (mlm/tiny)"
+    )
+    assert not_shipped(text) == ["lm/stdlb", "lm/ablation-$arm-large"]
 
 
 def test_a_name_from_before_a_move_is_seen() -> None:

@@ -6,12 +6,14 @@ import pytest
 from omegaconf import OmegaConf
 
 from lit_modules.cli import main
+from lit_modules.commands.configs.shipped import names, shipped_path
 from lit_modules.nn.encoder.encoder import Encoder, EncoderConfig
 from lit_modules.weights import save_encoder
-from tests.contracts.test_configs import ONE_STEP, ROOT, read
+from tests.contracts.test_configs import ONE_STEP, read
 from tests.lit_modules.task_files import WORDS, files_of
 
-TASKS = sorted((ROOT / "configs" / "tasks").glob("*.yaml"))
+ROOT = Path(__file__).parents[2]
+TASKS = [shipped_path(name) for name in names("tasks/")]
 PRETRAINED = [file for file in TASKS if "path" in OmegaConf.load(file).model.encoder]
 
 
@@ -115,7 +117,7 @@ def test_an_ablation_trains_a_step(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    file = ROOT / "configs" / "tasks" / "wikihop.yaml"
+    file = shipped_path("tasks/wikihop")
     given = [str(longformer) if word in ("LONG", "POSITIONS") else word for word in words.split()]
     if "--model.encoder.path" not in given:
         given += ["--model.encoder.path", str(longformer)]

@@ -222,7 +222,7 @@ def test_errors_of_a_command_are_one_line(
     ("words", "status", "message"),
     [
         (["--data", "text-fils"], 1, "unknown data set 'text-fils'. Did you mean 'text-files'?"),
-        (["--data.files", "none.txt"], 1, "files: 'none.txt' names no text"),
+        (["--data.files", "none.txt"], 1, "files: 'none.txt' names no file"),
         (["--data.files", "empty.txt"], 1, "empty.txt is empty"),
         (["--data.sequence_length", "9999"], 1, "sequence_length 9999 is longer than the data"),
         (["--data.sequence_lenght", "8"], 2, "Did you mean 'sequence_length'?"),
@@ -296,7 +296,7 @@ def test_patterns_are_listed_shown_explained_and_drawn(
     assert "window" in capsys.readouterr().out
     run("patterns", "show", "mistral", "window=3", "--length", "8")
     assert len(capsys.readouterr().out.splitlines()) >= 8
-    run("patterns", "explain", str(ROOT / "configs/patterns/window-and-sinks.yaml"))
+    run("patterns", "explain", "patterns/window-and-sinks")
     assert "dense" in capsys.readouterr().out
     monkeypatch.setenv("SPARSE_PATTERNS_CACHE", str(tmp_path))
     words = ("--length", "64", "--heads", "2", "--head-dim", "8", "--training", "--kernel", "tune")

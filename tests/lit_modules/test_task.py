@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from lightning.pytorch import Trainer
 
 from lit_modules.callbacks.stages import Stages
@@ -260,3 +261,15 @@ def test_hyper_parameters_are_plain() -> None:
     model = Classification(**{**COMMON, "encoder": ENCODER, "classes": 3})
     assert model.hparams["vocabulary_size"] == VOCABULARY
     assert json.loads(json.dumps(dict(model.hparams)))["encoder"]["window"] == 8
+
+
+def test_figures_of_all_processes_are_logged_without_a_warning() -> None:
+    """Lightning warns of what is logged in a process group and not said to be of all processes."""
+    model, data = model_of("classification"), TaskData(eight("classification"))
+    alone = figures_of(model, data)
+    try:
+        together = trainer(strategy="ddp", devices=1).test(model, datamodule=data, verbose=False)
+        assert dist.is_initialized()
+    finally:
+        dist.destroy_process_group()
+    assert [dict(figures) for figures in together] == [alone]

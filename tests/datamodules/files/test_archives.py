@@ -81,9 +81,28 @@ def test_what_is_missing_is_named(tmp_path: Path, cache: Path) -> None:
         split_files("nowhere", NONE, OFFICIAL, cache)
     with pytest.raises(FileNotFoundError, match=r"files: 'nowhere\.json' names no text"):
         split_files(None, {**NONE, "train": "nowhere.json"}, OFFICIAL, cache)
-    (tmp_path / "single.json").write_text("[]")
-    with pytest.raises(ValueError, match="neither a folder nor an archive; name a single file as"):
-        split_files(str(tmp_path / "single.json"), NONE, OFFICIAL, cache)
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        *[("single.json", "train"), ("train.json", "train"), ("dev.json", "val")],
+        *[("dev.json.gz", "val"), ("a.txt", "train")],
+    ],
+)
+def test_a_single_file_is_of_the_split_of_its_name(tmp_path: Path, name: str, split: str) -> None:
+    file = tmp_path / name
+    file.write_bytes(gzip.compress(b"one") if name.endswith(".gz") else b"one")
+    assert texts(split_files(str(file), NONE, OFFICIAL, tmp_path)) == {split: [b"one"]}
+    other = tmp_path / "other"
+    other.write_bytes(b"two")
+    given = {**NONE, "test": str(other)}
+    assert texts(split_files(str(file), given, OFFICIAL, tmp_path)) == {
+        split: [b"one"],
+        "test": [b"two"],
+    }
+    with pytest.raises(ValueError, match=rf"is a single file, of the {split} split, which {split}"):
+        split_files(str(file), {**NONE, split: str(other)}, OFFICIAL, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["broken.zip", "broken.tgz", "broken.tar.xz"])

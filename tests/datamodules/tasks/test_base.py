@@ -261,9 +261,28 @@ def test_labels_outside_the_set_and_missing_texts_are_told(
         "left out: label: not 0 or 1: 5": ["x"],
     }
     assert capsys.readouterr().err.splitlines() == [
-        "Toy train: 1 of 4: left out: text: is missing; fields there are: id, label (y)",
-        "Toy train: 1 of 4: left out: label: not 0 or 1: 5 (x)",
+        "Toy train: 1 of 5: left out: text: is missing; fields there are: id, label (y)",
+        "Toy train: 1 of 5: left out: label: not 0 or 1: 5 (x)",
     ]
+    assert data.sizes("train") == {"records": 5, "examples": 3}
+
+
+def test_it_is_told_once_unless_it_is_asked_for(
+    folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(**attributes: Any) -> str:
+        data = Toy(path=folder, max_length=10)
+        vars(data).update(attributes)
+        data.prepare_data()
+        data.setup()
+        return capsys.readouterr().err
+
+    long = [{**record, "text": "word " * 20} for record in records_of(9)]
+    write(Path(folder) / "train.jsonl", long)
+    first = told(verbose=True)
+    assert first.count("Toy train: 9 of 9: text cut to max_length 10 tokens") == 1
+    assert told() == ""
+    assert told(verbose=True) == first
 
 
 def test_many_ids_are_told_in_one_line(folder: str, capsys: pytest.CaptureFixture[str]) -> None:

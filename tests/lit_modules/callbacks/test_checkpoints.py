@@ -5,8 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lit_modules.callbacks.checkpoints import AtomicCheckpointIO, CheckpointError
+from lit_modules.callbacks.checkpoints import (
+    AtomicCheckpointIO,
+    CheckpointError,
+    best_checkpoint,
+)
 from sparse_patterns.files import whole_file
 
 
@@ -40,3 +45,11 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         CheckpointError, match=r"cannot write checkpoint .*a\.ckpt: (Not a directory|File exists)"
     ):
         AtomicCheckpointIO().save_checkpoint({}, tmp_path / "file" / "a.ckpt")
+
+
+def test_the_best_checkpoint_is_found_in_the_state_of_earlier_runs(tmp_path: Path) -> None:
+    before = ModelCheckpoint(
+        dirpath=tmp_path, filename="best", monitor="val/loss", mode="min",
+        auto_insert_metric_name=False, enable_version_counter=False,
+    )  # fmt: skip
+    assert best_checkpoint(tmp_path, "val/loss").state_key == before.state_key
