@@ -41,8 +41,15 @@ class WatchedModule(LightningModule):
         self._seen: list[_Seen] = []
         self._in_a_row = 0
 
+    def log(self, name: str, value: Any, *args: Any, **given: Any) -> None:
+        """Log a figure; without a trainer, and without Fabric, there is nowhere to log to."""
+        if self._trainer is not None or self._fabric is not None:
+            super().log(name, value, *args, **given)
+
     def watch(self, loss: Tensor, batch_idx: int) -> None:
         """Look at a loss of training, now or soon.
+
+        Not while `Tuner.lr_find` tries rates until the loss diverges.
 
         Args:
             loss: (), the same on all processes, so that all of them stop.
@@ -52,6 +59,8 @@ class WatchedModule(LightningModule):
             FloatingPointError: A loss is not finite.
         """
         trainer = getattr(self, "_trainer", None)
+        if _seeks_rate(trainer):
+            return
         step = None if trainer is None else trainer.global_step
         self._seen.append(_Seen(loss.detach(), step, batch_idx))
         if loss.device.type == "cpu" or len(self._seen) >= _PATIENCE:
@@ -120,3 +129,9 @@ class WatchedModule(LightningModule):
         trainer: Any = getattr(self, "_trainer", None)
         plugin = getattr(trainer, "precision_plugin", None)
         return getattr(plugin, "scaler", None) is not None
+
+
+def _seeks_rate(trainer: Any) -> bool:
+    """Return whether Lightning's learning-rate finder runs, known by its callback alone."""
+    callbacks = getattr(trainer, "callbacks", ())
+    return any(type(callback).__name__ == "_LRCallback" for callback in callbacks)

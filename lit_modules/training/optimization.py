@@ -64,8 +64,8 @@ def configure_adamw(
 ) -> dict[str, Any]:
     """Make optimizer and scheduler in the form `configure_optimizers` returns.
 
-    Call it from `configure_optimizers`, never earlier: before `configure_model` there may be no
-    parameters, and a sharding strategy replaces those there are.
+    Call it from `configure_optimizers`, never earlier: a sharding strategy replaces the parameters
+    in `configure_model`.
 
     Args:
         module: The module whose parameters are trained.
@@ -117,6 +117,7 @@ def put_on_step(trainer: Trainer) -> None:
                 base * function(trainer.global_step)
                 for base, function in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
             ]
-            for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
+            # Groups beyond those are of a callback that unfreezes layers, and has its own rates.
+            for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=False):
                 group["lr"] = rate
             scheduler._last_lr = rates
