@@ -15,7 +15,7 @@ from lit_modules.metrics.throughput import training_flops
 from lit_modules.nn.decoder.decoder import Decoder
 from lit_modules.nn.patterns import resolve
 from lit_modules.training.compilation import compile_once
-from lit_modules.training.distributed import device_of_run, place
+from lit_modules.training.distributed import device_of_run, leave_meta, place
 from lit_modules.training.memories import Memories
 from lit_modules.training.optimization import configure_adamw
 from lit_modules.training.scoring import NOT_SCORED, Batch, ScoredModule, total_nats, units_scored
@@ -134,7 +134,9 @@ class LanguageModel(ScoredModule):
 
         Weights made on the meta device get memory and fresh values, block by block.
         """
-        place(self.net, self.net.blocks, mesh=self.device_mesh, device=device_of_run(self))
+        device = device_of_run(self)
+        place(self.net, self.net.blocks, mesh=self.device_mesh, device=device)
+        leave_meta(self, device)
         if self.hparams["compile"]:
             compile_once(self.net)
 

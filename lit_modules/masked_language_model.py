@@ -16,7 +16,7 @@ from lit_modules.pretrained.absent import EncoderModule
 from lit_modules.pretrained.backbone import SCRATCH, EncoderSettings, reads_global_mask
 from lit_modules.pretrained.masked_lm import build_masked_lm
 from lit_modules.training.compilation import compile_once
-from lit_modules.training.distributed import device_of_run, place
+from lit_modules.training.distributed import device_of_run, leave_meta, place
 from lit_modules.training.optimization import configure_adamw
 from lit_modules.training.scoring import NOT_SCORED, Batch, ScoredModule, total_nats, units_scored
 
@@ -125,7 +125,9 @@ class MaskedLanguageModel(EncoderModule, ScoredModule):
         if self.net is None:
             return
         layers = self.net.encoder.encoder.layer
-        place(self.net, layers, mesh=self.device_mesh, device=device_of_run(self))
+        device = device_of_run(self)
+        place(self.net, layers, mesh=self.device_mesh, device=device)
+        leave_meta(self, device)
         if self.hparams["compile"]:
             compile_once(self.net)
 
@@ -197,7 +199,12 @@ class MaskedLanguageModel(EncoderModule, ScoredModule):
         ]
 
     def configure_optimizers(self) -> Any:
-        """Return AdamW and the learning rate of the stages."""
+        """Return AdamW and the learning rate of the stages.
+
+        Raises:
+            FileNotFoundError: There is nothing at the path of the pretrained weights.
+        """
+        self.check_built()
         h = self.hparams
         return configure_adamw(
             self,

@@ -34,6 +34,7 @@ from lit_modules.pretrained.heads import load_head
 from lit_modules.training.completion import Completed
 from lit_modules.training.distributed import (
     device_of_run,
+    leave_meta,
     place,
     place_head,
     sum_over_processes,
@@ -216,6 +217,7 @@ class TaskModule(EncoderModule, WatchedModule, metaclass=Completed):
         draw = partial(self.draw_head, std=self.encoder.config.init_std)
         for name in self._heads:
             place_head(self.get_submodule(name), draw, mesh=mesh, device=device)
+        leave_meta(self, device)
 
     def draw_head(self, module: nn.Module, std: float) -> None:
         """Draw the fresh weights of a part of the head; as BERT does, unless a task overrides."""
@@ -270,10 +272,10 @@ class TaskModule(EncoderModule, WatchedModule, metaclass=Completed):
         return cast(dict[str, Metric], dict(cast(nn.ModuleDict, self.metrics[part]).items()))
 
     def _evaluate(self, batch: Batch, part: str) -> None:
-        metrics = self._metrics(part)
         scores = self._scores(batch)
         if batch.get("filler"):
             return
+        metrics = self._metrics(part)
         leave_inference_mode(self.metrics)
         with wide_default():
             losses, counts = self.losses(scores, batch)

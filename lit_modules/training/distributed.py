@@ -17,6 +17,7 @@ __all__ = [
     "device_of_run",
     "gather",
     "is_sharded",
+    "leave_meta",
     "place",
     "place_head",
     "sum_over_processes",
@@ -133,6 +134,12 @@ def device_of_run(module: LightningModule) -> torch.device | None:
         return found
     default = torch.get_default_device()
     return None if default.type == "meta" else default
+
+
+def leave_meta(module: LightningModule, device: torch.device | None) -> None:
+    """Tell a module made on the meta device where its weights are by now."""
+    if device is not None and module.device.type == "meta":
+        module.to(device)
 
 
 def _data_parallel(mesh: DeviceMesh) -> DeviceMesh:

@@ -13,6 +13,14 @@ from torch.optim.lr_scheduler import LambdaLR
 __all__ = ["configure_adamw", "learning_rate_factor", "parameter_groups", "put_on_step"]
 
 
+class _Schedule(LambdaLR):
+    """Leaves the rates of groups as they are that a callback adds, to train unfrozen layers."""
+
+    def get_lr(self) -> list[Any]:
+        groups = self.optimizer.param_groups[len(self.base_lrs) :]
+        return [*super().get_lr(), *(group["lr"] for group in groups)]
+
+
 def parameter_groups(
     parameters: Iterable[nn.Parameter], weight_decay: float
 ) -> list[dict[str, Any]]:
@@ -100,7 +108,7 @@ def configure_adamw(
         for group in parameter_groups(parameters, weight_decay)
     ]
     optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=eps)
-    scheduler = LambdaLR(optimizer, factor or learning_rate_factor(module))
+    scheduler = _Schedule(optimizer, factor or learning_rate_factor(module))
     return {
         "optimizer": optimizer,
         "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "learning_rate"},
