@@ -132,7 +132,7 @@ def note_batch(model: Any, current: list[int]) -> None:
     model.on_test_batch_start = before
 
 
-def tested(model: Any, batches: list[Made], precision: str, times: int) -> dict[str, float]:
+def figures_of(model: Any, batches: list[Made], precision: str, times: int) -> dict[str, float]:
     runner = trainer(precision)
     runner.test(model, Repeated(batches, times), verbose=False)
     figures = runner.callback_metrics
@@ -154,7 +154,7 @@ def test_figures_of_tasks(task: str, precision: str) -> None:
     current = [0]
     once_each(model, "forward", seen, current)
     note_batch(model, current)
-    found = tested(model, batches, precision, TIMES.get(precision, 5))
+    found = figures_of(model, batches, precision, TIMES.get(precision, 5))
     half = {"bf16-true": torch.bfloat16, "16-true": torch.float16}
     if precision in half:
         assert {weight.dtype for weight in model.parameters()} == {half[precision]}
@@ -183,7 +183,7 @@ def test_figures_of_language_models(make: Callable[[], Any], precision: str) -> 
     current = [0]
     once_each(model.net, "forward", seen, current)
     note_batch(model, current)
-    found = tested(model, batches, precision, TIMES.get(precision, 5))
+    found = figures_of(model, batches, precision, TIMES.get(precision, 5))
     nats = tokens = 0.0
     for at, batch in enumerate(batches):
         logits = getattr(seen[at], "logits", seen[at]).double()
