@@ -25,6 +25,8 @@ from tests.lit_modules.task_batches import (
 TASKS = sorted(BATCHES)
 KINDS = ["language", "masked", *TASKS, "user"]
 ENCODERS = KINDS[1:]
+SOME = ["language", "masked", "classification", "user"]
+"""One of each base class, and the head of a user, for what depends on no more than these."""
 VOCABULARY = 32
 
 Made = dict[str, Any]

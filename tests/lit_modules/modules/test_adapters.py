@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.lit_modules.modules.kinds import data, flat, inputs, make, trainer
+from tests.lit_modules.modules.kinds import SOME, data, flat, inputs, make, trainer
 
-SOME = ["language", "masked", "classification", "user"]
 PROJECTIONS = {"language": ["project_in", "project_out"]}
 EVERY = ["query", "key", "value", "query_global", "key_global", "value_global"]
 

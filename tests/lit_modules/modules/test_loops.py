@@ -9,7 +9,7 @@ import pytest
 import torch
 from lightning.fabric import Fabric
 
-from tests.lit_modules.modules.kinds import KINDS, batches, data, make, trainer
+from tests.lit_modules.modules.kinds import KINDS, SOME, batches, data, make, trainer
 
 # Each of the four follows each, itself included.
 ORDER = (
@@ -42,7 +42,7 @@ def test_every_order_of_the_loops_on_one_module(kind: str) -> None:
     assert all(map(math.isfinite, seen["test"]))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SOME)
 def test_one_trainer_for_several_loops(kind: str) -> None:
     model, run = make(kind), trainer(max_epochs=1)
     run.validate(model, datamodule=data(kind), verbose=False)
