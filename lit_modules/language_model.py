@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import sparse_patterns as sp
 from lit_modules.generation import generate
@@ -14,7 +14,8 @@ from lit_modules.metrics.bits import bits_name
 from lit_modules.metrics.throughput import training_flops
 from lit_modules.nn.decoder.decoder import Decoder
 from lit_modules.nn.patterns import resolve
-from lit_modules.training.distributed import shard
+from lit_modules.training.compilation import compile_once
+from lit_modules.training.distributed import device_of_run, leave_meta, place
 from lit_modules.training.memories import Memories
 from lit_modules.training.optimization import configure_adamw
 from lit_modules.training.scoring import NOT_SCORED, Batch, ScoredModule, total_nats, units_scored
@@ -97,7 +98,22 @@ class LanguageModel(ScoredModule):
         # Only plain data in a checkpoint, so that it loads without running code.
         self.save_hyperparameters(ignore=["pattern"])
         self.save_hyperparameters({"pattern": sp.to_config(self.pattern)})
-        self.net: Decoder | None = None
+        self.net = Decoder(
+            vocabulary_size,
+            layers=layers,
+            heads=heads,
+            width=width,
+            pattern=self.pattern,
+            feedforward_width=feedforward_width,
+            positions=positions,
+            max_length=max_length,
+            dropout=dropout,
+            attention_dropout=attention_dropout,
+            checkpointing=checkpointing,
+            kernel=kernel,
+        )
+        if memory:
+            self.net.memory_lengths()  # refuses patterns that allow none
         self.window_scale = 1.0
         self._memories = Memories() if memory else None
 
@@ -105,38 +121,24 @@ class LanguageModel(ScoredModule):
 
     @property
     def decoder(self) -> Decoder:
-        """The network, built where nothing has built it yet."""
-        self.configure_model()
-        assert self.net is not None
+        """The network."""
         return self.net
 
+    @property
+    def backbone(self) -> nn.ModuleList:
+        """The layers, which Lightning's `BackboneFinetuning` leaves as they are at first."""
+        return self.net.blocks
+
     def configure_model(self) -> None:
-        """Build the network, shard it where the strategy has a device mesh, and compile it."""
-        if self.net is not None:
-            return
-        h = self.hparams
-        net = Decoder(
-            h["vocabulary_size"],
-            layers=h["layers"],
-            heads=h["heads"],
-            width=h["width"],
-            pattern=self.pattern,
-            feedforward_width=h["feedforward_width"],
-            positions=h["positions"],
-            max_length=h["max_length"],
-            dropout=h["dropout"],
-            attention_dropout=h["attention_dropout"],
-            checkpointing=h["checkpointing"],
-            kernel=h["kernel"],
-        )
-        if h["memory"]:
-            net.memory_lengths()  # refuses patterns that allow none
-        net.set_window_scale(self.window_scale)
-        if self.device_mesh is not None:
-            shard(net, net.blocks, self.device_mesh)
-        if h["compile"]:
-            net.compile()
-        self.net = net
+        """Shard the network where the strategy has a device mesh, and compile it, both once.
+
+        Weights made on the meta device get memory and fresh values, block by block.
+        """
+        device = device_of_run(self)
+        place(self.net, self.net.blocks, mesh=self.device_mesh, device=device)
+        leave_meta(self, device)
+        if self.hparams["compile"]:
+            compile_once(self.net)
 
     def set_window_scale(self, factor: float) -> None:
         """Make every window `factor` times as wide as in the original pattern.
@@ -144,7 +146,7 @@ class LanguageModel(ScoredModule):
         Raises:
             ValueError: `factor` is not positive.
         """
-        self.decoder.set_window_scale(factor)
+        self.net.set_window_scale(factor)
         self.window_scale = factor
 
     def forward(self, input_ids: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -11,10 +10,13 @@ from torch import Tensor, nn
 
 from lit_modules.metrics.bits import bits_name
 from lit_modules.metrics.throughput import training_flops
+from lit_modules.nn.encoder.encoder import Encoder
 from lit_modules.nn.encoder.masked_lm import MaskedLM
+from lit_modules.pretrained.absent import EncoderModule
 from lit_modules.pretrained.backbone import SCRATCH, EncoderSettings, reads_global_mask
 from lit_modules.pretrained.masked_lm import build_masked_lm
-from lit_modules.training.distributed import shard
+from lit_modules.training.compilation import compile_once
+from lit_modules.training.distributed import device_of_run, leave_meta, place
 from lit_modules.training.optimization import configure_adamw
 from lit_modules.training.scoring import NOT_SCORED, Batch, ScoredModule, total_nats, units_scored
 
@@ -23,7 +25,7 @@ __all__ = ["MaskedLanguageModel"]
 _GLOBAL = ("query", "key", "value")
 
 
-class MaskedLanguageModel(ScoredModule):
+class MaskedLanguageModel(EncoderModule, ScoredModule):
     """A masked language model on any encoder: fresh, pretrained, or pretrained and made long.
 
     A batch is a dict with `input_ids` and `labels`, int64 `(batch, length)`; a label is the
@@ -79,28 +81,63 @@ class MaskedLanguageModel(ScoredModule):
         self.save_hyperparameters(ignore=["encoder"])
         self.save_hyperparameters({"encoder": self.settings.plain()})
         self.net: MaskedLM | None = None
+        if not self.settings.absent:
+            self.build()
 
     # ---------------------------------------------------------------- the network
 
     @property
+    def waits(self) -> bool:
+        """Whether the module has no network yet."""
+        return self.net is None
+
+    @property
     def network(self) -> MaskedLM:
-        """Encoder and head, built where nothing has built them yet."""
-        if self.net is None:
-            self._build()
+        """Encoder and head.
+
+        Raises:
+            FileNotFoundError: The pretrained weights are gone, and no checkpoint was loaded.
+        """
+        self.check_built()
         assert self.net is not None
         return self.net
 
-    def configure_model(self) -> None:
-        """Build the network, shard it where the strategy has a device mesh, and compile it."""
-        # Where the pretrained weights are gone, a checkpoint may still bring all that is needed.
-        if self.net is None and not self.settings.absent:
-            self._build()
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder alone.
 
-    def _build(self) -> None:
+        Raises:
+            FileNotFoundError: As for `network`.
+        """
+        return self.network.encoder
+
+    @property
+    def backbone(self) -> Encoder:
+        """The encoder, under the name by which Lightning's `BackboneFinetuning` looks for it."""
+        return self.encoder
+
+    def configure_model(self) -> None:
+        """Shard the network where the strategy has a device mesh, and compile it, both once.
+
+        Weights made on the meta device get memory and fresh values, layer by layer.
+        """
+        # Where the pretrained weights are gone, a checkpoint may still bring all that is needed.
+        if self.net is None:
+            return
+        layers = self.net.encoder.encoder.layer
+        device = device_of_run(self)
+        place(self.net, layers, mesh=self.device_mesh, device=device)
+        leave_meta(self, device)
+        if self.hparams["compile"]:
+            compile_once(self.net)
+
+    def build(self) -> None:
+        """Make encoder and head by the settings, and note in these what was built."""
         h = self.hparams
-        net = build_masked_lm(
-            self.settings, vocabulary_size=h["vocabulary_size"], pad_id=h["pad_id"]
-        )
+        with self.where():
+            net = build_masked_lm(
+                self.settings, vocabulary_size=h["vocabulary_size"], pad_id=h["pad_id"]
+            )
         if self.settings.architecture is None and self.settings.path is not None:
             rank_zero_only(print)(net.encoder.report)
         self.settings = self.settings.built(net.encoder)
@@ -112,11 +149,7 @@ class MaskedLanguageModel(ScoredModule):
             for attention in net.encoder.attentions():
                 for name in _GLOBAL:
                     attention.get_submodule(f"{name}_global").requires_grad_(False)
-        if self.device_mesh is not None:
-            shard(net, net.encoder.encoder.layer, self.device_mesh)
-        if h["compile"]:
-            net.compile()
-        self.net = net.train(self.training)
+        self.net = net
 
     def forward(self, input_ids: Tensor, **given: Tensor) -> Tensor:
         """Return logits `(batch, length, vocabulary_size)`; `given` as in `MaskedLM.forward`."""
@@ -166,7 +199,12 @@ class MaskedLanguageModel(ScoredModule):
         ]
 
     def configure_optimizers(self) -> Any:
-        """Return AdamW and the learning rate of the stages."""
+        """Return AdamW and the learning rate of the stages.
+
+        Raises:
+            FileNotFoundError: There is nothing at the path of the pretrained weights.
+        """
+        self.check_built()
         h = self.hparams
         return configure_adamw(
             self,
@@ -187,7 +225,7 @@ class MaskedLanguageModel(ScoredModule):
         weights = sum(
             module.weight.numel()
             for name, module in net.encoder.encoder.named_modules()
-            if isinstance(module, nn.Linear) and not name.endswith("_global")
+            if isinstance(module, nn.Linear) and "_global" not in name
         )
         body = training_flops(
             config.spec,
@@ -218,12 +256,7 @@ class MaskedLanguageModel(ScoredModule):
         if self._refreshes:
             state = checkpoint["state_dict"]
             for key in [key for key in state if "_global." in key]:
-                state[key] = state[key.replace("_global.", ".")].clone()
-
-    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
-        """Build what the checkpoint fills, where the pretrained weights are gone."""
-        if self.net is None:
-            saved = checkpoint["hyper_parameters"]["encoder"]
-            given = {**self.settings.plain(), "architecture": saved["architecture"]}
-            self.settings = EncoderSettings.of(given)
-            self._build()
+                local = key.replace("_global.", ".")
+                # Not there where an adapter is around a projection: its own weight is then frozen.
+                if local in state:
+                    state[key] = state[local].clone()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar, cast
 
 import torch
@@ -22,6 +23,7 @@ from lit_modules.metrics.exact import (
 from lit_modules.nn.encoder.encoder import Encoder
 from lit_modules.nn.heads import draw
 from lit_modules.nn.precision import sum_dtype, wide_default, widened
+from lit_modules.pretrained.absent import EncoderModule
 from lit_modules.pretrained.backbone import (
     SCRATCH,
     EncoderSettings,
@@ -29,7 +31,15 @@ from lit_modules.pretrained.backbone import (
     reads_global_mask,
 )
 from lit_modules.pretrained.heads import load_head
-from lit_modules.training.distributed import sum_over_processes, world_size
+from lit_modules.training.completion import Completed
+from lit_modules.training.distributed import (
+    device_of_run,
+    leave_meta,
+    place,
+    place_head,
+    sum_over_processes,
+    world_size,
+)
 from lit_modules.training.finite import WatchedModule
 from lit_modules.training.optimization import configure_adamw, put_on_step
 from lit_modules.training.schedule import Decay, schedule
@@ -40,12 +50,13 @@ Batch = Mapping[str, Any]
 """A batch of a task: see `datamodules.language_model.batch`."""
 
 
-class TaskModule(WatchedModule):
+class TaskModule(EncoderModule, WatchedModule, metaclass=Completed):
     """A head on the encoder. A task of your own is a subclass with six methods.
 
     `build_head` makes the layers, `head` turns the encoder's tokens into scores, `losses`
     compares them with the labels, `decode` makes predictions, `build_metrics` and `update_metrics`
-    measure them. The rest is here.
+    measure them. The rest is here. The encoder is made by `TaskModule.__init__`, the head right
+    after the `__init__` of the subclass, whose attributes `build_head` may therefore read.
 
     A batch is a dict with `input_ids`, `key_mask`, `global_mask` (each `(rows, length)`), `example`
     (which example a row belongs to; a long example is several rows, all in one batch), `ids` (one
@@ -96,9 +107,12 @@ class TaskModule(WatchedModule):
         # Only plain data in a checkpoint, so that it loads without running code.
         self.save_hyperparameters(ignore=["encoder"])
         self.save_hyperparameters({"encoder": self.settings.plain(), "betas": list(betas)})
-        self.encoder: Encoder | None = None
         self.metrics = Metrics()
+        self._heads: list[str] = []
         self._warned = False
+        self.encoder: Encoder = None  # type: ignore[assignment]
+        if not self.settings.absent:
+            self._build_encoder()
 
     # ---------------------------------------------------------------- what a task fills in
 
@@ -139,30 +153,47 @@ class TaskModule(WatchedModule):
 
     # ---------------------------------------------------------------- the network
 
-    def configure_model(self) -> None:
-        """Build encoder and head, where nothing has built them yet."""
-        # Where the pretrained weights are gone, a checkpoint may still bring all that is needed.
-        if not self.settings.absent:
-            self._build()
+    @property
+    def waits(self) -> bool:
+        """Whether the module has no network yet."""
+        return self.encoder is None
 
-    def _build(self) -> None:
-        if self.encoder is not None:
-            return
+    @property
+    def backbone(self) -> Encoder:
+        """The encoder, under the name by which Lightning's `BackboneFinetuning` looks for it."""
+        self.check_built()
+        return self.encoder
+
+    def complete(self) -> None:
+        """Make the head and the metrics; called once the `__init__` of a subclass has returned."""
+        if not self.waits:
+            self._build_rest()
+
+    def build(self) -> None:
+        """Make encoder, head and metrics by the settings."""
+        self._build_encoder()
+        self._build_rest()
+
+    def _build_encoder(self) -> None:
         h = self.hparams
-        encoder = build_encoder(
-            self.settings, vocabulary_size=h["vocabulary_size"], pad_id=h["pad_id"]
-        )
+        with self.where():
+            encoder = build_encoder(
+                self.settings, vocabulary_size=h["vocabulary_size"], pad_id=h["pad_id"]
+            )
         if encoder.pooler is not None:
             # Heads read tokens. Parameters without gradient stop training on several processes.
             encoder.pooler = None
             encoder.config = encoder.config.replace(pooler=False)
         self.encoder = encoder
-        before = set(self._modules)
-        self.build_head(encoder.config.width, encoder.config.dropout)
-        self._heads = [name for name in self._modules if name not in before]
-        for name in self._heads:
-            self.draw_head(self.get_submodule(name), encoder.config.init_std)
-        if h["pretrained_head"] and self.settings.architecture is None:
+
+    def _build_rest(self) -> None:
+        config, before = self.encoder.config, set(self._modules)
+        with self.where():
+            self.build_head(config.width, config.dropout)
+            self._heads = [name for name in self._modules if name not in before]
+            for name in self._heads:
+                self.draw_head(self.get_submodule(name).train(self.training), config.init_std)
+        if self.hparams["pretrained_head"] and self.settings.architecture is None:
             loaded = load_head(self, self._heads, str(self.settings.path))
             rank_zero_only(print)(f"head       {len(loaded)} tensors from {self.settings.path}")
         for part in ("val", "test"):
@@ -170,10 +201,23 @@ class TaskModule(WatchedModule):
                 metrics = {"loss": ExactMean(), **self.build_metrics()}
             self.metrics[part] = nn.ModuleDict(metrics)
         if self.settings.architecture is None and self.settings.path is not None:
-            rank_zero_only(print)(encoder.report)
-        self.settings = self.settings.built(encoder)
-        # New modules are in training mode, which may not be the mode of this module.
-        self.train(self.training)
+            rank_zero_only(print)(self.encoder.report)
+        self.settings = self.settings.built(self.encoder)
+
+    def configure_model(self) -> None:
+        """Shard encoder and head where the strategy has a device mesh, once.
+
+        Weights made on the meta device get memory and fresh values, layer by layer.
+        """
+        # Where the pretrained weights are gone, a checkpoint may still bring all that is needed.
+        if self.waits:
+            return
+        device, mesh = device_of_run(self), self.device_mesh
+        place(self.encoder, self.encoder.encoder.layer, mesh=mesh, device=device)
+        draw = partial(self.draw_head, std=self.encoder.config.init_std)
+        for name in self._heads:
+            place_head(self.get_submodule(name), draw, mesh=mesh, device=device)
+        leave_meta(self, device)
 
     def draw_head(self, module: nn.Module, std: float) -> None:
         """Draw the fresh weights of a part of the head; as BERT does, unless a task overrides."""
@@ -184,8 +228,7 @@ class TaskModule(WatchedModule):
 
         Global marks are used by a pattern that reads them, and ignored with any other.
         """
-        self._build()
-        assert self.encoder is not None
+        self.check_built()
         marks = batch.get("global_mask")
         if marks is not None and not reads_global_mask(self.encoder):
             if not self._warned and self.encoder.config.spec != sp.Full() and bool(marks.any()):
@@ -229,10 +272,10 @@ class TaskModule(WatchedModule):
         return cast(dict[str, Metric], dict(cast(nn.ModuleDict, self.metrics[part]).items()))
 
     def _evaluate(self, batch: Batch, part: str) -> None:
-        metrics = self._metrics(part)
         scores = self._scores(batch)
         if batch.get("filler"):
             return
+        metrics = self._metrics(part)
         leave_inference_mode(self.metrics)
         with wide_default():
             losses, counts = self.losses(scores, batch)
@@ -287,7 +330,7 @@ class TaskModule(WatchedModule):
         Raises:
             FileNotFoundError: There is nothing at the path of the pretrained weights.
         """
-        self._build()
+        self.check_built()
         h = self.hparams
         head = h["head_learning_rate"]
         return configure_adamw(
@@ -306,12 +349,3 @@ class TaskModule(WatchedModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the encoder's architecture, so that the checkpoint is enough to build it."""
         checkpoint["hyper_parameters"]["encoder"] = self.settings.plain()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Build what the checkpoint fills, where nothing has built it yet."""
-        if self.encoder is None:
-            saved = checkpoint["hyper_parameters"]["encoder"]
-            self.settings = EncoderSettings.of(
-                {**self.settings.plain(), "architecture": saved["architecture"]}
-            )
-            self._build()

@@ -19,7 +19,9 @@ def widened(tensor: Tensor) -> Tensor:
 
 def sum_dtype(device: torch.device) -> torch.dtype:
     """Return the type of running sums on a device: float64, or float32 where it has no float64."""
-    return torch.float64 if _has_float64(device.type) else torch.float32
+    # Not the cached function first: a compiler does not look into it.
+    known = device.type in ("cpu", "cuda", "meta")
+    return torch.float64 if known or _has_float64(device.type) else torch.float32
 
 
 def figure_dtype() -> torch.dtype:
@@ -40,8 +42,6 @@ def wide_default() -> Iterator[None]:
 
 @cache
 def _has_float64(kind: str) -> bool:
-    if kind == "meta":
-        return True
     try:
         torch.zeros(1, dtype=torch.float64, device=kind).add(1)
     except (TypeError, RuntimeError):

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
+from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
-__all__ = ["gather", "shard", "sum_over_processes", "world_size"]
+from lit_modules.nn.materialize import allocate, reset
+
+__all__ = [
+    "device_of_run",
+    "gather",
+    "is_sharded",
+    "leave_meta",
+    "place",
+    "place_head",
+    "sum_over_processes",
+    "world_size",
+]
 
 
 def world_size() -> int:
@@ -32,22 +46,103 @@ def gather(state: Any) -> list[Any]:
     return states
 
 
-def shard(net: nn.Module, blocks: nn.ModuleList, mesh: DeviceMesh) -> None:
-    """Shard parameters, gradients and optimizer state over the data-parallel processes (FSDP2).
+def place(
+    net: Any, blocks: nn.ModuleList, *, mesh: DeviceMesh | None, device: torch.device | None
+) -> None:
+    """Give memory and fresh values to weights that have none, and shard them over a mesh (FSDP2).
 
-    Each block is gathered just before it is used; what is outside the blocks is one more unit.
+    Block by block: of a network made on the meta device, a process never holds more than one block
+    besides its own shards. What is already sharded stays as it is.
 
     Args:
-        net: The whole network.
-        blocks: Its layers.
+        net: The whole network; it has `reset_parameters(modules)`.
+        blocks: Its layers. Each is gathered just before it is used; what is outside of them is one
+            more unit.
         mesh: A mesh with the dimensions `data_parallel` and `tensor_parallel`, as Lightning makes
-            it.
+            it; None to shard nothing.
+        device: Where weights get memory; None leaves them without.
 
     Raises:
         ValueError: The mesh splits single tensors over processes, which no model here does.
     """
+
+    def fill(modules: Iterable[nn.Module]) -> None:
+        if device is not None and (fresh := allocate(modules, device)):
+            net.reset_parameters(fresh)
+
+    if mesh is None:
+        fill(net.modules())
+        return
+    data_parallel = _data_parallel(mesh)
+    if is_sharded(net):
+        return
     from torch.distributed.fsdp import fully_shard
 
+    inside = {module for block in blocks for module in block.modules()}
+    for block in blocks:
+        fill(block.modules())
+        fully_shard(block, mesh=data_parallel)
+    fill([module for module in net.modules() if module not in inside])
+    fully_shard(net, mesh=data_parallel)
+
+
+def place_head(
+    head: nn.Module,
+    draw: Callable[[nn.Module], None],
+    *,
+    mesh: DeviceMesh | None,
+    device: torch.device | None,
+) -> None:
+    """Give memory and fresh values to the head of a task, and shard it as one unit over a mesh.
+
+    Args:
+        head: Called as a module; what is already sharded stays as it is.
+        draw: What draws its fresh weights, beyond the `reset_parameters` of each module.
+        mesh: As for `place`.
+        device: As for `place`.
+
+    Raises:
+        ValueError: As for `place`.
+        TypeError: A module of a head without memory has no `reset_parameters`.
+    """
+    if device is not None and (fresh := allocate(head.modules(), device)):
+        reset(module for module in head.modules() if module in fresh)
+        draw(head)
+    if mesh is None or is_sharded(head) or next(head.parameters(), None) is None:
+        return
+    from torch.distributed.fsdp import fully_shard
+
+    fully_shard(head, mesh=_data_parallel(mesh))
+
+
+def is_sharded(module: nn.Module) -> bool:
+    """Return whether a module is a unit of FSDP2."""
+    from torch.distributed.fsdp import FSDPModule
+
+    return isinstance(module, FSDPModule)
+
+
+def device_of_run(module: LightningModule) -> torch.device | None:
+    """Return where a module gets memory: the device of its trainer, or the CPU without one.
+
+    None under `torch.device("meta")`, which asks for no memory.
+    """
+    # The attribute, not the property: without a trainer the property raises.
+    trainer = getattr(module, "_trainer", None)
+    if trainer is not None:
+        found: torch.device = trainer.strategy.root_device
+        return found
+    default = torch.get_default_device()
+    return None if default.type == "meta" else default
+
+
+def leave_meta(module: LightningModule, device: torch.device | None) -> None:
+    """Tell a module made on the meta device where its weights are by now."""
+    if device is not None and module.device.type == "meta":
+        module.to(device)
+
+
+def _data_parallel(mesh: DeviceMesh) -> DeviceMesh:
     if mesh["tensor_parallel"].size() > 1:
         raise ValueError(
             "the model is sharded by data_parallel_size, not by tensor_parallel_size: got "
@@ -55,6 +150,4 @@ def shard(net: nn.Module, blocks: nn.ModuleList, mesh: DeviceMesh) -> None:
             f"tensor_parallel_size={mesh['tensor_parallel'].size()}; "
             f"set {mesh.size()} and 1"
         )
-    for block in blocks:
-        fully_shard(block, mesh=mesh["data_parallel"])
-    fully_shard(net, mesh=mesh["data_parallel"])
+    return mesh["data_parallel"]

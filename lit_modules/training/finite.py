@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
+from torchmetrics import Metric
 
 from lit_modules.training.stages import table_of
 
@@ -41,8 +42,23 @@ class WatchedModule(LightningModule):
         self._seen: list[_Seen] = []
         self._in_a_row = 0
 
+    # Bookkeeping, on which a compiler would only break.
+    @torch.compiler.disable
+    def log(self, name: str, value: Any, *args: Any, **given: Any) -> None:
+        """Log a figure, where there is a trainer or Fabric to log it.
+
+        Only a trainer takes a whole metric, which it computes at the end of an epoch.
+        """
+        if self._trainer is not None or (
+            self._fabric is not None and not isinstance(value, Metric)
+        ):
+            super().log(name, value, *args, **given)
+
+    @torch.compiler.disable
     def watch(self, loss: Tensor, batch_idx: int) -> None:
         """Look at a loss of training, now or soon.
+
+        Not while `Tuner.lr_find` tries rates until the loss diverges.
 
         Args:
             loss: (), the same on all processes, so that all of them stop.
@@ -52,6 +68,8 @@ class WatchedModule(LightningModule):
             FloatingPointError: A loss is not finite.
         """
         trainer = getattr(self, "_trainer", None)
+        if _seeks_rate(trainer):
+            return
         step = None if trainer is None else trainer.global_step
         self._seen.append(_Seen(loss.detach(), step, batch_idx))
         if loss.device.type == "cpu" or len(self._seen) >= _PATIENCE:
@@ -87,7 +105,7 @@ class WatchedModule(LightningModule):
 
     def _warn(self, part: str) -> None:
         loss = float(self.trainer.callback_metrics.get(f"{part}/loss", 0.0))
-        if not math.isfinite(loss):
+        if not math.isfinite(loss) and not _seeks_rate(self.trainer):
             rank_zero_warn(
                 f"{part}/loss is {loss} after optimizer step {self.trainer.global_step}: the loss "
                 f"of a batch is not finite, or nothing was scored; {self._advice()}"
@@ -120,3 +138,9 @@ class WatchedModule(LightningModule):
         trainer: Any = getattr(self, "_trainer", None)
         plugin = getattr(trainer, "precision_plugin", None)
         return getattr(plugin, "scaler", None) is not None
+
+
+def _seeks_rate(trainer: Any) -> bool:
+    """Return whether Lightning's learning-rate finder runs, known by its callback alone."""
+    callbacks = getattr(trainer, "callbacks", ())
+    return any(type(callback).__name__ == "_LRCallback" for callback in callbacks)

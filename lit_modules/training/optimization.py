@@ -13,6 +13,14 @@ from torch.optim.lr_scheduler import LambdaLR
 __all__ = ["configure_adamw", "learning_rate_factor", "parameter_groups", "put_on_step"]
 
 
+class _Schedule(LambdaLR):
+    """Leaves the rates of groups as they are that a callback adds, to train unfrozen layers."""
+
+    def get_lr(self) -> list[Any]:
+        groups = self.optimizer.param_groups[len(self.base_lrs) :]
+        return [*super().get_lr(), *(group["lr"] for group in groups)]
+
+
 def parameter_groups(
     parameters: Iterable[nn.Parameter], weight_decay: float
 ) -> list[dict[str, Any]]:
@@ -64,8 +72,8 @@ def configure_adamw(
 ) -> dict[str, Any]:
     """Make optimizer and scheduler in the form `configure_optimizers` returns.
 
-    Call it from `configure_optimizers`, never earlier: before `configure_model` there may be no
-    parameters, and a sharding strategy replaces those there are.
+    Call it from `configure_optimizers`, never earlier: a sharding strategy replaces the parameters
+    in `configure_model`.
 
     Args:
         module: The module whose parameters are trained.
@@ -100,7 +108,7 @@ def configure_adamw(
         for group in parameter_groups(parameters, weight_decay)
     ]
     optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=eps)
-    scheduler = LambdaLR(optimizer, factor or learning_rate_factor(module))
+    scheduler = _Schedule(optimizer, factor or learning_rate_factor(module))
     return {
         "optimizer": optimizer,
         "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "learning_rate"},
@@ -117,6 +125,7 @@ def put_on_step(trainer: Trainer) -> None:
                 base * function(trainer.global_step)
                 for base, function in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
             ]
-            for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
+            # Groups beyond those are of a callback that unfreezes layers, and has its own rates.
+            for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=False):
                 group["lr"] = rate
             scheduler._last_lr = rates

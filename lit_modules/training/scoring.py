@@ -98,6 +98,22 @@ class ScoredModule(WatchedModule):
         """Add a batch to `test/loss` and the bits per unit."""
         self._evaluate(batch, "test")
 
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation figures in a loop of Fabric; a trainer does that by itself."""
+        self._log_alone("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test figures in a loop of Fabric; a trainer does that by itself."""
+        self._log_alone("test")
+
+    def _log_alone(self, part: str) -> None:
+        if self._trainer is not None:
+            return
+        for name, metric in cast(nn.ModuleDict, self.metrics[part]).items():
+            assert isinstance(metric, NatsPerToken)
+            self.log(f"{part}/{name}", metric.compute())
+            metric.reset()
+
     def check_ids(self, ids: Tensor) -> None:
         """Refuse ids outside the vocabulary; on a GPU, only in the first batch.
 

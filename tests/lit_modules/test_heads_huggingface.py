@@ -64,12 +64,10 @@ def theirs(made: dict[str, Any]) -> dict[str, torch.Tensor]:
 def test_classification(config: Any, tmp_path: Path) -> None:
     model = saved(transformers.LongformerForSequenceClassification(config), tmp_path)
     ours = Classification(50, classes=3, encoder=settings(tmp_path), pretrained_head=True)
-    ours.configure_model()
     made = batch()
     expected = model(**theirs(made)).logits
     torch.testing.assert_close(ours.eval()(made), expected, atol=2e-5, rtol=0)
     fresh = Classification(50, classes=3, encoder=settings(tmp_path))
-    fresh.configure_model()
     assert (fresh.eval()(made) - expected).abs().max() > 0.1
     losses, counts = ours.losses(ours(made), {**made, "labels": torch.tensor([2, 0, 1])})
     loss = model(**theirs(made), labels=torch.tensor([2, 0, 1])).loss
@@ -82,7 +80,6 @@ def test_extractive_qa(config: Any, tmp_path: Path) -> None:
     two = transformers.LongformerConfig(**{**config.to_dict(), "num_labels": 2})
     model = saved(transformers.LongformerForQuestionAnswering(two), tmp_path)
     ours = ExtractiveQA(50, encoder=settings(tmp_path), pretrained_head=True)
-    ours.configure_model()
     made = batch()
     expected = model(**theirs(made))
     found = ours.eval()(made)
@@ -92,14 +89,12 @@ def test_extractive_qa(config: Any, tmp_path: Path) -> None:
 
 def test_a_head_that_does_not_fit_is_refused(config: Any, tmp_path: Path) -> None:
     saved(transformers.LongformerForSequenceClassification(config), tmp_path)
-    model = Classification(50, classes=2, encoder=settings(tmp_path), pretrained_head=True)
     with pytest.raises(
         WeightsError, match=r"classifier.out_proj.weight is \(3, 16\), the head needs \(2, 16\)"
     ):
-        model.configure_model()
-    model = ExtractiveQA(50, encoder=settings(tmp_path), pretrained_head=True)  # type: ignore[assignment]
+        Classification(50, classes=2, encoder=settings(tmp_path), pretrained_head=True)
     with pytest.raises(WeightsError, match=r"qa_outputs\.weight is missing"):
-        model.configure_model()
+        ExtractiveQA(50, encoder=settings(tmp_path), pretrained_head=True)
     with pytest.raises(ValueError, match="pretrained_head needs the path of weights"):
         Classification(50, pretrained_head=True)
 

@@ -151,25 +151,6 @@ def test_training_step_is_the_mean_over_scored_tokens(tmp_path):
     assert losses.seen == pytest.approx([float(expected)], rel=1e-6)
 
 
-def test_configure_model_builds_once():
-    model = make()
-    model.configure_model()
-    net = model.net
-    model.configure_model()
-    assert model.net is net
-
-
-@pytest.mark.parametrize("loop", ["fit", "validate", "test"])
-def test_every_loop_builds_the_network(tmp_path, loop):
-    model = make()
-    run = trainer(tmp_path)
-    if loop == "fit":
-        run.fit(model, loader(batches(1)))
-    else:
-        getattr(run, loop)(model, loader(batches(1)), verbose=False)
-    assert model.net is not None
-
-
 def test_weights_and_settings_load_from_a_checkpoint_of_plain_data(tmp_path):
     model = make(pattern=sp.Window.before(3) | sp.Global((0,)), memory=False)
     run = trainer(tmp_path)
@@ -187,7 +168,6 @@ def test_weights_and_settings_load_from_a_checkpoint_of_plain_data(tmp_path):
 
 def test_decay_groups_and_rate_by_step():
     model = make(learning_rate=0.25, weight_decay=0.5)
-    model.configure_model()
     made = model.configure_optimizers()
     decayed, kept = made["optimizer"].param_groups
     assert (decayed["weight_decay"], kept["weight_decay"]) == (0.5, 0.0)
@@ -258,7 +238,6 @@ def test_a_resumed_run_remembers_what_it_would_have_remembered(tmp_path, stop):
         )
     state = torch.load(file, weights_only=True)
     again = make(memory=True)
-    again.configure_model()
     again.load_state_dict(state["state_dict"])
     again.on_load_checkpoint(state)
     # Both checkpoints are of the second optimizer step, after four batches.

@@ -121,7 +121,6 @@ def projections(net: MaskedLM, suffix: str = "") -> torch.Tensor:
 
 def test_global_projections_are_refreshed_in_checkpoints_and_at_the_end(tmp_path: Path) -> None:
     model = make()
-    model.configure_model()
     before = projections(model.network).detach().clone()
     run = trainer(tmp_path, max_epochs=3)
     run.fit(model, loader(batch()))
@@ -138,7 +137,6 @@ def test_global_projections_are_refreshed_in_checkpoints_and_at_the_end(tmp_path
 
 def test_a_checkpoint_in_the_middle_has_them_refreshed_too() -> None:
     model = make()
-    model.configure_model()
     with torch.no_grad():
         for attention in model.network.encoder.attentions():
             attention.query.weight.add_(1)
@@ -173,7 +171,6 @@ def test_only_positions_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     short(tmp_path / "short")
     path = str(tmp_path / "short")
     model = make(path=path, max_length=32, window=4, train_only="positions", weight_decay=0.0)
-    model.configure_model()
     assert "16 made 32: 2 copies" in capsys.readouterr().out
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     trainer(tmp_path, max_epochs=2).fit(model, loader(batch(length=32)))

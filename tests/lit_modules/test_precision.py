@@ -149,7 +149,6 @@ def exact(scores: Any) -> Any:
 def test_figures_of_tasks(task: str, precision: str) -> None:
     torch.manual_seed(1)
     model: TaskModule = ErrorHead(**COMMON) if task == "user" else model_of(task)
-    model.configure_model()
     batches = task_batches(task)
     seen: dict[int, Any] = {}
     current = [0]
@@ -191,7 +190,6 @@ def hold_language_model(make: Callable[[], Any], precision: str, times: int) -> 
     """Hold the figures of `4 * times` batches to those worked out in float64."""
     torch.manual_seed(1)
     model = make()
-    model.configure_model()
     batches = lm_batches()
     seen: dict[int, Any] = {}
     current = [0]

@@ -90,7 +90,6 @@ def test_eight_examples_are_learned_by_heart(task: str) -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_every_parameter_learns_even_without_global_tokens(task: str) -> None:
     model = model_of(task)
-    model.configure_model()
     (batch, *_) = eight(task)
     batch["global_mask"] = torch.zeros_like(batch["global_mask"])
     losses, counts = model.losses(model(batch), batch)
@@ -227,12 +226,6 @@ def test_a_batch_that_only_fills_up_is_not_scored() -> None:
     data.batches.append({**batch, "labels": batch["labels"].flip(0), "filler": True})
     assert figures_of(model, data) == alone
     assert model.predict_step(data.batches[1], 0) == []
-
-
-def test_what_is_built_late_is_in_the_mode_of_the_module() -> None:
-    model = model_of("classification").eval()
-    model(eight("classification")[0])
-    assert not any(module.training for module in model.modules())
 
 
 def test_marks_that_the_pattern_does_not_read_are_told() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -120,23 +120,39 @@ class Decoder(nn.Module):
         )
         self.reset_parameters()
 
-    def reset_parameters(self) -> None:
-        """Draw fresh weights, such that the first loss is the logarithm of the vocabulary."""
-        for module in self.modules():
+    def reset_parameters(self, modules: Iterable[nn.Module] | None = None) -> None:
+        """Draw fresh weights, such that the first loss is the logarithm of the vocabulary.
+
+        Args:
+            modules: Those whose own weights are drawn, without their children; all by default.
+        """
+        wanted = set(self.modules() if modules is None else modules)
+        for module in (module for module in self.modules() if module in wanted):
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=INIT_STD)
+            elif isinstance(module, nn.LayerNorm):
+                module.reset_parameters()
+            elif isinstance(module, LearnedPositions) and modules is not None:
+                # Its constructor has drawn already.
+                module.reset_parameters()
         for block in self.blocks:
             assert isinstance(block, Block)
             # Each branch adds to the stream: the sum should not grow with the depth.
             for linear in (block.attention.project_out, block.feedforward.project_out):
-                nn.init.normal_(linear.weight, std=INIT_STD / math.sqrt(2 * len(self.blocks)))
+                if linear in wanted:
+                    nn.init.normal_(linear.weight, std=INIT_STD / math.sqrt(2 * len(self.blocks)))
+        if self.norm in wanted:
+            self._reset_norm()
+
+    @torch.no_grad()
+    def _reset_norm(self) -> None:
         # The embedding is tied, so a plain gain of one predicts each token to follow itself. With
         # alternating signs, the products of a token's own vector cancel, and any gain trains
         # equally well.
-        gain = FIRST_LOGIT_STD / (INIT_STD * math.sqrt(self.norm.weight.numel()))
-        signs = torch.arange(self.norm.weight.numel(), device=self.norm.weight.device) % 2 * 2 - 1
-        with torch.no_grad():
-            self.norm.weight.copy_(signs * min(1.0, gain))
+        weight = self.norm.weight
+        gain = FIRST_LOGIT_STD / (INIT_STD * math.sqrt(weight.numel()))
+        signs = torch.arange(weight.numel(), device=weight.device) % 2 * 2 - 1
+        weight.copy_(signs * min(1.0, gain))
 
     def set_window_scale(self, factor: float) -> None:
         """Multiply both sides of every window of the original pattern by `factor`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import sparse_patterns as sp
 from lit_modules.nn.encoder.global_rows import GlobalRows, find, global_rows, without_rows
@@ -159,10 +159,15 @@ class EncoderSelfAttention(sp.SparseSelfAttention):
         global_mask: Tensor | None,
     ) -> GlobalRows | None:
         """Return the rows of global tokens if they are few enough to be cheaper separately."""
-        if self._columns is None or torch.compiler.is_compiling():
+        if self._columns is None or torch.compiler.is_compiling() or self._adapted():
             return None
         rows = rows or find(global_mask, key_mask, x)
         return rows if rows.index.shape[1] <= self.head_dim // 2 else None
+
+    def _adapted(self) -> bool:
+        """Return whether a global projection does more than multiply by its weight (as LoRA)."""
+        used = (self.query_global, self.key_global, self.value_global)
+        return any(type(module).forward is not nn.Linear.forward for module in used)
 
 
 def _within_segments(pattern: sp.Pattern, segment_ids: Tensor | None) -> sp.Pattern:

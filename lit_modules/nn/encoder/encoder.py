@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -88,9 +88,14 @@ class Encoder(nn.Module):
         self.pooler = _Pooler(config.width) if config.pooler else None
         self.reset_parameters()
 
-    def reset_parameters(self) -> None:
-        """Draw fresh weights as BERT does; global projections become copies of the others."""
-        for module in self.modules():
+    def reset_parameters(self, modules: Iterable[nn.Module] | None = None) -> None:
+        """Draw fresh weights as BERT does; global projections become copies of the others.
+
+        Args:
+            modules: Those whose own weights are drawn, without their children; all by default.
+        """
+        wanted = set(self.modules() if modules is None else modules)
+        for module in (module for module in self.modules() if module in wanted):
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=self.config.init_std)
             if isinstance(module, nn.Linear):
@@ -99,8 +104,9 @@ class Encoder(nn.Module):
                 module.reset_parameters()
             elif isinstance(module, nn.Embedding) and module.padding_idx is not None:
                 nn.init.zeros_(module.weight[module.padding_idx])
-        if self.config.global_projections:
-            self.copy_to_global_projections()
+        for attention in self.attentions():
+            if self.config.global_projections and attention.query_global in wanted:
+                attention.copy_to_global_projections()
 
     def copy_to_global_projections(self) -> None:
         """Copy each layer's query, key and value to its global projections.

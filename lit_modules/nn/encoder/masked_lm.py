@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,12 +27,18 @@ class MaskedLMHead(nn.Module):
 
     def __init__(self, config: EncoderConfig, activation: str = "gelu") -> None:
         super().__init__()
-        self.activation = activation
+        self.activation, self.init_std = activation, config.init_std
         self.dense = nn.Linear(config.width, config.width)
         self.layer_norm = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
-        self.bias = nn.Parameter(torch.zeros(config.vocabulary_size))
-        nn.init.normal_(self.dense.weight, std=config.init_std)
+        self.bias = nn.Parameter(torch.empty(config.vocabulary_size))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw fresh weights as BERT does."""
+        self.layer_norm.reset_parameters()
+        nn.init.normal_(self.dense.weight, std=self.init_std)
         nn.init.zeros_(self.dense.bias)
+        nn.init.zeros_(self.bias)
 
     def forward(self, hidden: Tensor, table: Tensor) -> Tensor:
         """Score each word.
@@ -58,6 +66,18 @@ class MaskedLM(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.head = MaskedLMHead(encoder.config) if head is None else head
+
+    def reset_parameters(self, modules: Iterable[nn.Module] | None = None) -> None:
+        """Draw fresh weights as BERT does.
+
+        Args:
+            modules: Those whose own weights are drawn, without their children; all by default. The
+                head is drawn as a whole, if it or a part of it is among them.
+        """
+        wanted = set(self.modules() if modules is None else modules)
+        self.encoder.reset_parameters(wanted)
+        if not wanted.isdisjoint(self.head.modules()):
+            self.head.reset_parameters()
 
     def forward(
         self,

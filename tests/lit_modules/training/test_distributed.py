@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lit_modules.language_model import LanguageModel
-from lit_modules.training.distributed import gather, shard, sum_over_processes, world_size
+from lit_modules.training.distributed import gather, place, sum_over_processes, world_size
 
 ROOT = Path(__file__).parents[3]
 
@@ -81,4 +81,4 @@ def test_splitting_single_tensors_is_refused():
     with pytest.raises(
         ValueError, match="got data_parallel_size=2 and tensor_parallel_size=2; set 4"
     ):
-        shard(net, torch.nn.ModuleList(), mesh)
+        place(net, torch.nn.ModuleList(), mesh=mesh, device=None)
