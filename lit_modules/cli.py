@@ -11,6 +11,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 from lit_modules.commands.errors import UsageError, did_you_mean, one_line
@@ -75,16 +76,12 @@ def _run(words: list[str], debug: bool) -> int:
         return 0 if words else 2
     command, rest = words[0], words[1:]
     if command in TRAINER_COMMANDS:
-        from lit_modules.commands.early.check import check
-
-        rest = check(command, rest)
+        rest = _checked(command, rest)
         from lit_modules.commands.train import train
 
         return train(command, rest, _DataSets(), debug, verbose)
     if command == "evaluate":
-        from lit_modules.commands.early.check import check
-
-        rest = check(command, rest)
+        rest = _checked(command, rest)
         from lit_modules.commands.evaluate import evaluate
 
         return evaluate(rest, _DataSets())
@@ -123,6 +120,16 @@ def _run(words: list[str], debug: bool) -> int:
     )
 
 
+def _checked(command: str, words: list[str]) -> list[str]:
+    """Refuse wrong names before large libraries are imported."""
+    from lit_modules.commands.early.check import check
+
+    try:
+        return check(command, words)
+    except (ValueError, FileNotFoundError) as error:
+        raise UsageError(str(error)) from error
+
+
 class _DataSets:
     """The registry of data sets; imported, with all its libraries, when something of it is used."""
 
@@ -141,7 +148,7 @@ def _train_tokenizer(*args: Any, **kwargs: Any) -> Any:
 def _take_verbose(words: list[str]) -> tuple[list[str], bool]:
     """Take `--verbose` out; with a value after it, it is Lightning's option of `test`."""
     rest, verbose = [], False
-    for word, after in zip(words, [*words[1:], ""], strict=True):
+    for word, after in zip_longest(words, words[1:], fillvalue=""):
         if word == "--verbose" and after.lower() not in ("true", "false"):
             verbose = True
         else:

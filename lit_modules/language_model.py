@@ -177,13 +177,25 @@ class LanguageModel(ScoredModule):
         tokens = (batch["labels"] != NOT_SCORED).sum()
         return nats, tokens, units_scored(batch, tokens)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return prompts and what follows them, int64 `(batch, length + max_new)`."""
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor | list[Tensor]:
+        """Return prompts and what follows them, int64 `(batch, length + max_new)`.
+
+        A row that is filled up, which has no labels at its end, is continued after its last token;
+        with such rows it is a list of `(length + max_new,)`.
+        """
         h = self.hparams
         sampling = {name: h[name] for name in ("temperature", "top_k", "top_p", "greedy")}
         seed = None if h["sample_seed"] is None else h["sample_seed"] + batch_idx
-        new = self.generate(batch["input_ids"], h["max_new"], seed=seed, **sampling)
-        return torch.cat((batch["input_ids"], *(token[:, None] for token in new)), dim=1)
+        ids = batch["input_ids"]
+        lengths = _lengths(batch)
+        rows: dict[int, Tensor] = {}
+        for length in sorted(set(lengths)):
+            mine = [row for row, own in enumerate(lengths) if own == length]
+            prompt = ids[mine, :length]
+            new = self.generate(prompt, h["max_new"], seed=seed, **sampling)
+            rows |= zip(mine, torch.cat((prompt, *(t[:, None] for t in new)), dim=1), strict=True)
+        found = [rows[row] for row in range(len(lengths))]
+        return torch.stack(found) if set(lengths) == {ids.shape[1]} else found
 
     def configure_optimizers(self) -> Any:
         """Return AdamW and the learning rate of the stages."""
@@ -244,3 +256,13 @@ class LanguageModel(ScoredModule):
         self.set_window_scale(state.get("window_scale", 1.0))
         if self._memories is not None and "memory" in state:
             self._memories.load_state_dict(state["memory"], self.global_rank)
+
+
+def _lengths(batch: Batch) -> list[int]:
+    """Return how many tokens of each row lie before its padding, which has no labels."""
+    length = batch["input_ids"].shape[1]
+    if "labels" not in batch:
+        return [length] * len(batch["input_ids"])
+    scored = batch["labels"] != NOT_SCORED
+    last = (scored * torch.arange(1, length + 1, device=scored.device)).amax(1)
+    return [int(number) or length for number in last]

@@ -116,9 +116,11 @@ class SaveConfig(SaveConfigCallback):
     """Saves the configuration of a training run; a test of it does not replace that."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Save before training starts."""
-        if stage == "fit":
-            super().setup(trainer, pl_module, stage)
+        """Save nothing yet: a run that cannot be resumed as asked keeps its configuration."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save, once the weights of the checkpoint are loaded."""
+        super().setup(trainer, pl_module, "fit")
 
 
 class CommandLine(LightningCLI):
@@ -181,9 +183,19 @@ class CommandLine(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         arguments = super()._prepare_subcommand_kwargs(subcommand)
-        arguments["ckpt_path"] = checkpoint_file(
-            arguments.get("ckpt_path"), self.run_folder, must_exist=subcommand != "fit"
+        given = arguments.get("ckpt_path")
+        arguments["ckpt_path"] = file = checkpoint_file(
+            given, self.run_folder, must_exist=subcommand != "fit"
         )
+        say = rank_zero_only(print)
+        if given is not None and file is None:
+            say(f"Run {self.run_folder} has no {given}.ckpt: training starts at step 0.")
+        elif subcommand != "fit":
+            say(
+                f"Weights: {file}"
+                if file is not None
+                else "Weights: those that the model is made with; --ckpt_path best takes the run's."
+            )
         if subcommand == "test":
             # The report prints the figures.
             arguments["verbose"] = False

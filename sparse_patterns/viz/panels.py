@@ -20,6 +20,9 @@ from sparse_patterns.spec.binding import BoundRandomBlocks, BoundRule, bind
 from sparse_patterns.spec.fields import LARGEST, integer
 from sparse_patterns.spec.schedules import Schedule
 
+LONGEST = 8192
+"""Positions of a picture, which has an element for each pair of them."""
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -73,7 +76,7 @@ def make_sketch(
         TypeError: A number has another type.
         ValueError: A number is not allowed, or the pattern does not fit the heads or layers.
     """
-    integer("length of a picture", length, 1, LARGEST)
+    integer("length of a picture", length, 1, LONGEST)
     if heads is not None:
         integer("heads", heads, 1, LARGEST)
     if layers is not None:

@@ -221,19 +221,19 @@ def test_errors_of_a_command_are_one_line(
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
-        (["--data", "text-fils"], 1, "unknown data set 'text-fils'. Did you mean 'text-files'?"),
-        (["--data.files", "none.txt"], 1, "files: 'none.txt' names no file"),
+        (["--data", "text-fils"], 2, "unknown data set 'text-fils'. Did you mean 'text-files'?"),
+        (["--data.files", "none.txt"], 2, "files: 'none.txt' names no file"),
         (["--data.files", "empty.txt"], 1, "empty.txt is empty"),
         (["--data.sequence_length", "9999"], 1, "sequence_length 9999 is longer than the data"),
         (["--data.sequence_lenght", "8"], 2, "Did you mean 'sequence_length'?"),
         (["--data.tokenizer", "none.json"], 1, "there is no file 'none.json'"),
-        (["--model.pattern", "longfrmer"], 1, "Did you mean 'longformer'"),
+        (["--model.pattern", "longfrmer"], 2, "Did you mean 'longformer'"),
         (["--model.pattern", '{"windw": {"before": 3}}'], 1, "Did you mean 'window'?"),
         (["--model.width", "7"], 1, "width must be a multiple of heads (2), got 7"),
         (["--model.width", "wide"], 2, "width"),
         (["--trainer.max_step", "3"], 2, "--trainer.max_step"),
         (["--stages.doubling.stages", "2"], 2, "doubling"),
-        (["--ckpt_path", "none.ckpt"], 1, "--ckpt_path none.ckpt: no such file"),
+        (["--ckpt_path", "none.ckpt"], 2, "--ckpt_path none.ckpt: no such file"),
         (["--run.save_every", "0"], 1, "run save_every must be >= 1, got 0"),
     ],
 )

@@ -132,7 +132,11 @@ def parse_config(content: str, path: Any) -> dict[str, Any]:
     try:
         config = OmegaConf.to_container(OmegaConf.create(content))
     except Exception as error:  # the YAML reader has exceptions of its own
-        raise UsageError(f"--config {path}: {error}") from error
+        # The reader quotes the whole file where that is one long text.
+        why = " ".join(str(error).split())
+        raise UsageError(
+            f"--config {path}: {why if len(why) < 300 else f'{why[:300]}...'}"
+        ) from error
     if not isinstance(config, dict):
         raise UsageError(f"--config {path}: expected a mapping, got {content[:60]!r}")
     return {str(key): value for key, value in config.items()}

@@ -94,7 +94,7 @@ def test_training_files_go_before_the_path_of_a_configuration(
     capsys: pytest.CaptureFixture[str], files: dict[str, str]
 ) -> None:
     words = ["--config=tasks/imdb-tiny", "--data.val_fraction=0.3", *SMALL]
-    _, errors = said(capsys, "fit", *words, status=1)
+    _, errors = said(capsys, "fit", *words, status=2)
     assert "--config tasks/imdb-tiny, data.path: 'data/aclImdb' names no file" in errors[0]
     said(capsys, "fit", *words, files["train"])
     config = yaml.safe_load(Path("runs/run/config.yaml").read_text())
