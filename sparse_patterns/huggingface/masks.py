@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -51,18 +50,9 @@ class ModelMask:
     real: Tensor | None = None
     documents: Tensor | None = None
     positions: Tensor | None = None
+    start: Tensor | None = None
+    refused: dict[str, Tensor] = field(default_factory=dict)
     kept: dict[str, Any] = field(default_factory=dict)
-
-    @cached_property
-    def texts(self) -> list[tuple[int, int]] | None:
-        """Where the text of each example starts and stops; None if nothing is padded."""
-        if self.real is None:
-            return None
-        length = self.real.shape[1]
-        places = torch.arange(length, device=self.real.device).expand_as(self.real)
-        starts = places.masked_fill(~self.real, length).amin(1)
-        stops = (places + 1).masked_fill(~self.real, 0).amax(1)
-        return [(min(a, b), b) for a, b in torch.stack([starts, stops], 1).tolist()]
 
     def __getattr__(self, name: str) -> Any:
         """Refuse what only a tensor has; `hasattr` says no."""

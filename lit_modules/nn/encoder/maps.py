@@ -8,7 +8,8 @@ from torch import Tensor
 import sparse_patterns as sp
 from lit_modules.nn.encoder.attention import EncoderSelfAttention, Masks
 from sparse_patterns.lowering.normal_form import has_batch_rows, row_tokens
-from sparse_patterns.nn.documents import pieces_of, traits
+from sparse_patterns.nn.layouts import pieces_of
+from sparse_patterns.nn.traits import traits
 from sparse_patterns.spec.binding import bind
 
 __all__ = ["attention_map"]
