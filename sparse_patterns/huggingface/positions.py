@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparse_patterns.config.handles import as_constant, intern
 from sparse_patterns.functional import attention
-from sparse_patterns.huggingface.masks import ModelMask
+from sparse_patterns.huggingface.masks import Limit, ModelMask, pattern_of
 from sparse_patterns.nn.pieces import attend_pieces, check_final
 from sparse_patterns.nn.traits import traits
 from sparse_patterns.spec.base import Pattern
@@ -40,7 +41,7 @@ def attend_texts(
         q: Queries `(batch, heads, q_len, head_dim)`.
         k: Keys `(batch, kv_heads, kv_len, head_dim)`.
         v: Values, of the shape of `k`.
-        pattern: What attends to what, in positions of the text.
+        pattern: What attends to what, in positions of the text; less what the mask limits.
         mask: Where queries and keys lie, and which tokens are real.
         layer: Layer of a pattern that varies over layers.
         layers: Number of layers of the model.
@@ -66,6 +67,7 @@ def attend_texts(
         "dropout_p": dropout_p,
     }
     if mask.start is None and documents is None and not torch.compiler.is_compiling():
+        pattern = pattern & pattern_of(mask.limits)
         depends = traits(pattern, q.shape[1], layer, layers)
         if mask.q_offset:
             check_final(depends.by_length)
@@ -86,5 +88,12 @@ def attend_texts(
         kv_offset=mask.kv_offset,
         start=mask.start,
         refused=mask.refused,
+        key=_intern(pattern, mask.limits),
         **same,
     )
+
+
+@as_constant
+def _intern(pattern: Pattern, limits: tuple[Limit, ...]) -> str:
+    """Return the string of the pairs of a pattern that the model allows."""
+    return intern(pattern & pattern_of(limits))

@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 RECENT = 8

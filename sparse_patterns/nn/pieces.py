@@ -115,6 +115,7 @@ def attend_pieces(
     scale: float | Tensor | None = None,
     dropout_p: float = 0.0,
     kernel: str = "auto",
+    key: str | None = None,
 ) -> Tensor:
     """Return `attention` of each text, in positions of its own; see `Texts` for the arguments.
 
@@ -138,6 +139,8 @@ def attend_pieces(
         scale: Factor of the scores, `1 / sqrt(head_dim)` by default.
         dropout_p: Probability of dropping a weight.
         kernel: Name of a kernel, "auto" or "tune".
+        key: The string of a pattern that is made of `pattern` and limits of places, which is used
+            in its place.
 
     Returns:
         `(batch, heads, q_len, head_dim)`, zeros in the rows of padding.
@@ -186,7 +189,7 @@ def attend_pieces(
         start,
         torch.stack([one.reshape(()) for one in refused.values()]) if refused else None,
         functional.draw_seed() if dropout_p else None,
-        intern(pattern),
+        intern(pattern) if key is None else key,
         layer,
         layers,
         q_offset,
@@ -277,9 +280,7 @@ def _attend_backward(
 
 
 @_attend_backward.register_fake
-def _(
-    out: Tensor, lse: Tensor, choices: Tensor, grad_out: Tensor, *given: Any
-) -> list[Tensor]:
+def _(out: Tensor, lse: Tensor, choices: Tensor, grad_out: Tensor, *given: Any) -> list[Tensor]:
     return [torch.empty_like(x) for x in given[:6] if x is not None]
 
 
@@ -313,9 +314,7 @@ def _calls(texts: Texts) -> list[tuple[Given, Part | None]]:
         return [(_call(texts, texts.pattern, key_mask, segment_ids, offset), None)]
     else:
         parts = layout.texts(q_len, kv_len, q_offset, texts.kv_offset, exact=exact)
-    return [
-        (_part_of(texts, part, number, segment_ids), part) for number, part in enumerate(parts)
-    ]
+    return [(_part_of(texts, part, number, segment_ids), part) for number, part in enumerate(parts)]
 
 
 def check_final(by_length: str | None) -> None:
@@ -383,17 +382,20 @@ def _call(
 
 def _part_of(texts: Texts, part: Part, number: int, segment_ids: Tensor | None) -> Given:
     """Return the call of a part of the batch."""
-    inputs: list[Any] = []
-    for index, x in enumerate(texts[:6]):
-        inputs.append(None if x is None else part.take(x, part.keys if index % 3 else part.queries))
     seed = texts.seed
     if seed is not None and number:
         seed = torch.tensor((int(seed) + number * _STREAM) % (1 << 62), device="cpu")
     whole = _call(texts, texts.pattern, part.real, part.take_tokens(segment_ids), part.q_offset)
-    return Given(
-        *inputs,
-        *whole[6:],
-    )._replace(global_mask=part.take_tokens(texts.global_mask), seed=seed)
+    return whole._replace(
+        q=part.take(texts.q, part.queries),
+        k=part.take(texts.k, part.keys),
+        v=part.take(texts.v, part.keys),
+        global_q=None if texts.global_q is None else part.take(texts.global_q, part.queries),
+        global_k=None if texts.global_k is None else part.take(texts.global_k, part.keys),
+        global_v=None if texts.global_v is None else part.take(texts.global_v, part.keys),
+        global_mask=part.take_tokens(texts.global_mask),
+        seed=seed,
+    )
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
