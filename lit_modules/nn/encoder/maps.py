@@ -59,7 +59,7 @@ def _map(attention: EncoderSelfAttention, x: Tensor, masks: Masks) -> Tensor:
 
 def _global_rows(attention: EncoderSelfAttention, batch: int, length: int, masks: Masks) -> Tensor:
     """Return which rows are those of global tokens, bool `(batch, heads, length)`."""
-    rows = torch.zeros(batch, attention.num_heads, length, dtype=torch.bool)
+    rows = torch.zeros(batch, attention.num_heads, length, dtype=torch.bool, device="cpu")
     patterns = bind(
         attention.pattern_for(masks.segment_ids),
         heads=attention.num_heads,
