@@ -82,7 +82,7 @@ REFUSED = {
     "a union": (
         hf.or_masks(hf.causal_mask_function, first_half),
         {},
-        r"no pattern: \(key <= query\) \| ",
+        r"no pattern: \(nothing \| \(key <= query\)\) \| \(key < 7\)",
     ),
     "another's function": (
         hf.and_masks(hf.causal_mask_function, first_half),
