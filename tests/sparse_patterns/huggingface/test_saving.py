@@ -137,7 +137,7 @@ def test_a_pattern_of_a_part_without_a_plain_form_is_refused_with_the_whole(
     whole: Any = transformers.CLIPModel(config)
     set_pattern(whole.text_model, sp.Rule(lambda q, k, head: q >= k, name="earlier"))
     for one in (whole, copy.deepcopy(whole)):
-        with pytest.raises(ValueError, match="cannot be saved with its pattern.*rule"):
+        with pytest.raises(ValueError, match=r"cannot be saved with its pattern.*rule"):
             one.save_pretrained(tmp_path)
     assert whole.state_dict()
     set_pattern(whole.text_model, NEAR)
