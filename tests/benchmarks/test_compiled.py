@@ -9,6 +9,7 @@ SMALL = {"hidden_size": 32, "intermediate_size": 40, "num_attention_heads": 2}
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_both_steps_train_alike() -> None:
     one, other = compiled.steps(40, num_hidden_layers=2, **SMALL)
     losses = [(float(one()), float(other())) for _ in range(3)]

@@ -99,6 +99,8 @@ def test_training_is_one_graph_with_the_same_numbers(name: str, backend: str, ca
         close(one, other)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_default_backend() -> None:
     model = set_pattern(bert(), NEAR)
     given = {"attention_mask": padding()}
