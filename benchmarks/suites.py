@@ -15,6 +15,7 @@ SUITES = {
     "core": "benchmarks.core",
     "lm": "benchmarks.lm",
     "encoder": "benchmarks.encoder",
+    "compiled": "benchmarks.compiled",
     "cuda": "benchmarks.cuda.suite",
 }
 

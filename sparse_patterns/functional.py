@@ -121,8 +121,8 @@ def attention(
         own = (own_q, *global_qkv[1:])
     refuse_forward_mode(q, k, v, *own)
     offset = k.shape[2] - q.shape[2] if q_offset is None else q_offset
-    seed = torch.randint(1 << 62, (), dtype=torch.int64) if dropout_p else None
-    given = _Given(
+    seed = draw_seed() if dropout_p else None
+    given = Given(
         q,
         k,
         v,
@@ -138,18 +138,23 @@ def attention(
         factor,
         float(dropout_p),
         kernel,
-        _needs_grad(q, k, v, *own),
+        needs_grad(q, k, v, *own),
     )
     out, lse, _ = run(_FORWARD, given)
     return (out, lse) if return_lse else out
 
 
-def _needs_grad(*tensors: Tensor | None) -> bool:
+def draw_seed() -> Tensor:
+    """Draw the seed of a call's dropout from torch's global generator, int64 on the CPU."""
+    return torch.randint(1 << 62, (), dtype=torch.int64, device="cpu")
+
+
+def needs_grad(*tensors: Tensor | None) -> bool:
     """Return whether a backward pass may follow, which some kernels cannot run."""
     return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
 
 
-class _Given(NamedTuple):
+class Given(NamedTuple):
     """What the operators are given: the tensors of a call, then the numbers and names."""
 
     q: Tensor
@@ -180,11 +185,23 @@ _SCHEMA_TYPES = {
     "float": "float",
     "bool": "bool",
 }
-_TENSORS = sum("Tensor" in str(kind) for kind in _Given.__annotations__.values())
-_ARGUMENTS = ", ".join(
-    f"{_SCHEMA_TYPES[kind.__forward_arg__ if isinstance(kind, ForwardRef) else str(kind)]} {name}"
-    for name, kind in _Given.__annotations__.items()
-)
+
+
+def schema_of(given: type[Any]) -> str:
+    """Return the arguments of an operator, written as torch does, from those of a named tuple."""
+    kinds = {
+        name: kind.__forward_arg__ if isinstance(kind, ForwardRef) else str(kind)
+        for name, kind in given.__annotations__.items()
+    }
+    return ", ".join(f"{_SCHEMA_TYPES[kind]} {name}" for name, kind in kinds.items())
+
+
+def count_tensors(given: type[Any]) -> int:
+    """Return how many of the arguments of an operator are tensors; they come first."""
+    return sum("Tensor" in str(kind) for kind in given.__annotations__.values())
+
+
+_TENSORS, _ARGUMENTS = count_tensors(Given), schema_of(Given)
 _OUTCOME = "Tensor out, Tensor lse, Tensor choice, Tensor grad_out, Tensor? grad_lse"
 
 
@@ -193,13 +210,19 @@ _OUTCOME = "Tensor out, Tensor lse, Tensor choice, Tensor grad_out, Tensor? grad
 )
 def _attend(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Return output, log-sum-exp, and the number of the kernel that was chosen."""
-    call, kernel = _call(_Given(*given)), _Given(*given).kernel
+    out, lse, number = compute(Given(*given))
+    return out, lse, torch.tensor(number, device="cpu")
+
+
+def compute(given: Given) -> tuple[Tensor, Tensor, int]:
+    """Return output, log-sum-exp, and the number of the kernel that was chosen."""
+    call = _call(given)
     plan = call.request.plan
     # The types of the inputs are chosen by now; sums in a wider type must stay in it.
     with torch.autocast(call.q.device.type, enabled=False):
-        chosen = choose(call.request, plan, kernel, call)
+        chosen = choose(call.request, plan, given.kernel, call)
         out, lse = guard.forward(chosen, call, plan)
-    return out, lse, torch.tensor(list(KERNELS).index(chosen.name))
+    return out, lse, list(KERNELS).index(chosen.name)
 
 
 @_attend.register_fake
@@ -217,8 +240,20 @@ def _attend_backward(
     out: Tensor, lse: Tensor, choice: Tensor, grad_out: Tensor, grad_lse: Tensor | None, *given: Any
 ) -> list[Tensor]:
     """Return the gradients by the kernel of the forward pass: another may draw other dropout."""
-    call = _call(_Given(*given))
-    kernel = list(KERNELS.values())[int(choice)]
+    return gradients(Given(*given), int(choice), out, lse, grad_out, grad_lse)
+
+
+def gradients(
+    given: Given,
+    number: int,
+    out: Tensor,
+    lse: Tensor,
+    grad_out: Tensor,
+    grad_lse: Tensor | None = None,
+) -> list[Tensor]:
+    """Return the gradients of the inputs that there are, by the kernel of a number."""
+    call = _call(given)
+    kernel = list(KERNELS.values())[number]
     with torch.autocast(call.q.device.type, enabled=False):
         plan = call.request.plan
         return list(guard.backward(kernel, call, plan, out, lse, grad_out, grad_lse))
@@ -248,7 +283,7 @@ def _differentiate(
 ) -> tuple[Tensor | None, ...]:
     *tensors, out, lse, choice = ctx.saved_tensors
     refuse_forward_mode(*tensors, grad_out, grad_lse)
-    nothing = (None,) * len(_Given._fields)
+    nothing = (None,) * len(Given._fields)
     if grad_out is None and grad_lse is None:
         return nothing
     if grad_out is None:
@@ -262,7 +297,7 @@ _attend.register_autograd(_differentiate, setup_context=_save)
 _attend_backward.register_autograd(refuse_second, setup_context=save_nothing)
 
 
-_SEED = _Given._fields.index("seed")
+_SEED = Given._fields.index("seed")
 _FORWARD = Formula(_attend, _save, _differentiate, _SEED)
 _BACKWARD = Formula(_attend_backward, save_nothing, refuse_second, _OUTCOME.count(",") + 1 + _SEED)
 
@@ -277,7 +312,7 @@ def _(info: Any, in_dims: tuple[Any, ...], *given: Any) -> Any:
     return map_batch(_BACKWARD, info, in_dims, given)
 
 
-def _call(given: _Given) -> Call:
+def _call(given: Given) -> Call:
     """Return the call that a kernel takes."""
     q, k = given.q, given.k
     batch, heads, q_len, head_dim = q.shape
@@ -312,12 +347,16 @@ def _call(given: _Given) -> Call:
 @register_flop_formula(torch.ops.sparse_patterns.attend, get_raw=True)
 def _flops(*given: Any, out_val: object = None) -> int:
     """Count the operations of a forward pass on visible pairs, for `FlopCounterMode`."""
-    request = _call(_Given(*given)).request
-    return request.batch * request.plan.flops
+    return flops(Given(*given))
+
+
+def flops(given: Given, *, backward: bool = False) -> int:
+    """Return the operations of a forward or a backward pass on visible pairs."""
+    request = _call(given).request
+    return request.batch * (request.plan.backward_flops if backward else request.plan.flops)
 
 
 @register_flop_formula(torch.ops.sparse_patterns.attend_backward, get_raw=True)
 def _backward_flops(*given: Any, out_val: object = None) -> int:
     """Count the operations of a backward pass on visible pairs, for `FlopCounterMode`."""
-    request = _call(_Given(*given[-len(_Given._fields) :])).request
-    return request.batch * request.plan.backward_flops
+    return flops(Given(*given[-len(Given._fields) :]), backward=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import OrderedDict
+from collections.abc import Callable
 from threading import RLock
-from typing import NoReturn
+from typing import Any, NoReturn, TypeVar
 from uuid import uuid4
 
 import torch
@@ -23,6 +24,19 @@ _HANDLE = "rule-"
 _kept: dict[str, Pattern] = {}
 _keys: OrderedDict[Pattern, str] = OrderedDict()
 _lock = RLock()
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def as_constant(function: Function) -> Function:
+    """Have `torch.compile` run a function while it traces, and take its result for a constant.
+
+    That is what `torch.compiler.assume_constant_result` does, which would import the whole compiler
+    to do it. The arguments must be constants themselves: patterns, numbers and texts.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 def intern(pattern: Pattern) -> str:
@@ -82,8 +96,7 @@ def _refuse_unfinished() -> NoReturn:
     )
 
 
-# What `torch.compiler.assume_constant_result` does, which would import the whole compiler to do it.
-intern._dynamo_marked_constant = True  # type: ignore[attr-defined]
+as_constant(intern)
 
 
 def look_up(key: str) -> Pattern:

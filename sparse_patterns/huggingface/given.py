@@ -48,9 +48,13 @@ class Given:
         """
         kept = self.masks.get(name)
         if kept is None:
-            if mask is not None and place.q_offset and mask.ndim == 2:
-                return mask[:, place.kv_offset :]
-            return mask
+            if mask is None or mask.ndim != 2:
+                return mask
+            if place.start is not None:
+                # The cache has room behind the last token, where nothing is seen.
+                room = place.kv_offset + place.kv_len - mask.shape[1]
+                return F.pad(mask, (0, room))[:, place.kv_offset :]
+            return mask[:, place.kv_offset :] if place.q_offset else mask
         if mask is not None:
             raise ValueError(f"{name} was given to the model and by batch_masks: give it once")
         end = place.kv_offset + place.kv_len

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from sparse_patterns.config.codec import from_config
+from sparse_patterns.config.handles import as_constant
 from sparse_patterns.huggingface.given import Given
-from sparse_patterns.huggingface.masks import ModelMask, padding_alone, read_mask
+from sparse_patterns.huggingface.masks import CAUSAL, ModelMask, padding_alone, read_mask
 from sparse_patterns.huggingface.packing import documents_in
 from sparse_patterns.huggingface.positions import attend_texts
 from sparse_patterns.huggingface.requests import PACKING, check_request
-from sparse_patterns.spec.atoms import BatchGlobal, Causal, SameDocument
-from sparse_patterns.spec.base import Full, Pattern, uses
+from sparse_patterns.spec.atoms import BatchGlobal, SameDocument
+from sparse_patterns.spec.base import Pattern, uses
 from sparse_patterns.spec.binding import bind
 
 NAME = "sparse_patterns"
@@ -71,9 +72,8 @@ def register() -> None:
         from transformers import __version__
 
         raise ImportError(f"transformers {__version__} is too old: pip install -U transformers")
-    # A compiled model runs these as they are: they look at the values of masks.
-    AttentionInterface.register(NAME, torch.compiler.disable(_attend))
-    AttentionMaskInterface.register(NAME, torch.compiler.disable(read_mask))
+    AttentionInterface.register(NAME, _attend)
+    AttentionMaskInterface.register(NAME, read_mask)
 
 
 def _attend(
@@ -102,7 +102,7 @@ def _attend(
     place = _place_of(module)
     if attention_mask is None:
         causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-        mask = ModelMask(Causal() if causal else Full(), query.shape[2], key.shape[2])
+        mask = ModelMask(CAUSAL if causal else (), query.shape[2], key.shape[2])
         if sliding_window is not None:
             raise ValueError(f"{kind} asks for sliding_window={sliding_window} without a mask")
     else:
@@ -121,16 +121,16 @@ def _attend(
     global_mask = place.given.fill("global_mask", global_mask, mask)
     segment_ids = place.given.fill("segment_ids", segment_ids, mask)
     query, key, value = _autocast(query, key, value)
-    pattern = place.pattern & mask.limits
+    if mask.room:
+        # What a static cache has room for behind the last query.
+        key, value = key[:, :, : mask.kv_len], value[:, :, : mask.kv_len]
     documents = documents_in(mask, query.shape[0], **{name: asked.get(name) for name in PACKING})
-    _check_masks(
-        kind, place.pattern, global_mask, documents if segment_ids is None else segment_ids
-    )
+    _check_masks(kind, place.pattern, global_mask, segment_ids, documents, mask)
     out = attend_texts(
         query,
         key,
         value,
-        pattern,
+        place.pattern,
         mask,
         layer=layer,
         layers=layers,
@@ -145,10 +145,16 @@ def _attend(
 
 def _place_of(module: nn.Module) -> Place:
     """Return what a module knows of its pattern, from the model's configuration if need be."""
-    place = getattr(module, PLACE, None)
-    if place is not None:
-        assert isinstance(place, Place)
-        return place
+    if getattr(module, PLACE, None) is None:
+        _make_place(module)
+    place = getattr(module, PLACE)
+    assert isinstance(place, Place)
+    return place
+
+
+@as_constant
+def _make_place(module: nn.Module) -> None:
+    """Give a module the pattern of the model's configuration, without importing anything."""
     kind, config = type(module).__name__, cast(Any, module.config)
     saved = getattr(config, SAVED, None)
     if saved is None or config.is_encoder_decoder:
@@ -163,30 +169,39 @@ def _place_of(module: nn.Module) -> Place:
             "sparse_patterns.huggingface.set_pattern(model), which imports the functions of rules"
         ) from error
     layer, layers = getattr(module, "layer_idx", None), getattr(config, "num_hidden_layers", 1)
-    place = Place(pattern, layer, layers, Given())
-    setattr(module, PLACE, place)
-    return place
+    setattr(module, PLACE, Place(pattern, layer, layers, Given()))
 
 
 def _check_masks(
-    kind: str, pattern: Pattern, global_mask: Tensor | None, segment_ids: Tensor | None
+    kind: str,
+    pattern: Pattern,
+    global_mask: Tensor | None,
+    segment_ids: Tensor | None,
+    documents: Tensor | None,
+    mask: ModelMask,
 ) -> None:
     """Refuse a call without what its pattern reads, which a model may have lost on the way.
 
     Raises:
         ValueError: The pattern has `BatchGlobal()` or `SameDocument()`, and its mask is missing.
     """
-    for name, mask, reader in (
+    for name, given, reader in (
         ("global_mask", global_mask, BatchGlobal),
-        ("segment_ids", segment_ids, SameDocument),
+        ("segment_ids", documents if segment_ids is None else segment_ids, SameDocument),
     ):
-        if mask is None and uses(pattern, reader):
-            raise ValueError(
-                f"{kind} got no {name}, which the pattern needs for {reader.__name__}(): give "
-                f"{name}=... of shape (batch, length) to the model; for a model that does not pass "
-                f"it on, and for generate, write `with batch_masks(model, {name}=...):` around the "
-                "call (sparse_patterns.huggingface.batch_masks)"
-            )
+        reason = (
+            f"{kind} got no {name}, which the pattern needs for {reader.__name__}(): give "
+            f"{name}=... of shape (batch, length) to the model; for a model that does not pass "
+            f"it on, and for generate, write `with batch_masks(model, {name}=...):` around the "
+            "call (sparse_patterns.huggingface.batch_masks)"
+        )
+        if not uses(pattern, reader):
+            continue
+        if given is None:
+            raise ValueError(reason)
+        if given is documents and torch.compiler.is_compiling():
+            # What a compiled model makes of position_ids may be one document after all.
+            mask.refused[reason] = (given[:, 1:] == given[:, :-1]).all()
 
 
 def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -205,13 +220,16 @@ def _layer(kind: str, place: Place, heads: int) -> tuple[int, int]:
     """Return which layer of how many a module is; any one, where all have the same pattern."""
     if place.layer is not None:
         return place.layer, place.layers
-    bound = {
-        bind(place.pattern, heads=heads, layer=layer, layers=place.layers)
-        for layer in range(place.layers)
-    }
-    if len(bound) > 1:
+    if not _is_same_in_all(place.pattern, heads, place.layers):
         raise ValueError(
             f"{kind} does not know which layer it is, and the pattern varies by layer: "
             f"{place.pattern!r}"
         )
     return 0, place.layers
+
+
+@as_constant
+def _is_same_in_all(pattern: Pattern, heads: int, layers: int) -> bool:
+    """Return whether all layers have the same pattern."""
+    bound = {bind(pattern, heads=heads, layer=layer, layers=layers) for layer in range(layers)}
+    return len(bound) == 1

@@ -8,16 +8,32 @@ is refused, so that nothing that a model masks is ever seen.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from sparse_patterns.huggingface.expressions import (
+    Symbol,
+    chunk,
+    conjuncts,
+    difference,
+    expression_of,
+    place,
+    same_document,
+    written,
+)
 from sparse_patterns.spec.atoms import Causal, LocalBlock, Window
 from sparse_patterns.spec.base import Full, Pattern
 from sparse_patterns.spec.fields import LARGEST
+
+Limit = tuple[str, int]
+"""A part of a model's mask: "causal", "window", "both ways" or "chunk", and its size."""
+
+CAUSAL: tuple[Limit, ...] = (("causal", 0),)
+"""The limits of a causal mask."""
 
 _UNBOUNDED = LARGEST
 """Keys on a side of a window that has no end there; the sequence ends first."""
@@ -34,16 +50,21 @@ class ModelMask:
     Attributes:
         limits: The pairs that the model allows, without padding and documents.
         q_len: Number of queries.
-        kv_len: Number of keys that are kept.
+        kv_len: Number of keys that are kept, up to the last query.
         q_offset: Position of query row 0.
         kv_offset: Position of key 0; above 0 where a cache has dropped keys that no query sees.
         real: bool `(batch, kv_offset + kv_len)`, True for a real token; None: nothing is padded.
         documents: int `(batch, kv_len)`, the document of each token; None: the model tells none.
         positions: int `(batch, kv_len)`, the positions that the parts of a packed mask count by.
+        room: Number of keys behind the last query, which a static cache has room for.
+        start: int64 of one element, the position of query row 0 of a compiled program with a static
+            cache. Then `q_offset` is 0, and `kv_len` all that the cache has room for.
+        refused: Reasons why a compiled program refuses the pass, if their tensors say so when it
+            runs.
         kept: What has been found out for all layers of the pass.
     """
 
-    limits: Pattern
+    limits: tuple[Limit, ...]
     q_len: int
     kv_len: int
     q_offset: int = 0
@@ -51,18 +72,10 @@ class ModelMask:
     real: Tensor | None = None
     documents: Tensor | None = None
     positions: Tensor | None = None
+    room: int = 0
+    start: Tensor | None = None
+    refused: dict[str, Tensor] = field(default_factory=dict)
     kept: dict[str, Any] = field(default_factory=dict)
-
-    @cached_property
-    def texts(self) -> list[tuple[int, int]] | None:
-        """Where the text of each example starts and stops; None if nothing is padded."""
-        if self.real is None:
-            return None
-        length = self.real.shape[1]
-        places = torch.arange(length, device=self.real.device).expand_as(self.real)
-        starts = places.masked_fill(~self.real, length).amin(1)
-        stops = (places + 1).masked_fill(~self.real, 0).amax(1)
-        return [(min(a, b), b) for a, b in torch.stack([starts, stops], 1).tolist()]
 
     def __getattr__(self, name: str) -> Any:
         """Refuse what only a tensor has; `hasattr` says no."""
@@ -80,9 +93,8 @@ class ModelMask:
 
 def _no_tensor(use: str) -> MaskError:
     return MaskError(
-        f"the model changes or reads its mask by itself ({use}), or generates with a static cache: "
-        "a pattern serves neither, since its masks are descriptions and no tensors; use the "
-        "dynamic cache (the default)"
+        f"the model changes or reads its mask by itself ({use}): masks of a pattern are "
+        "descriptions and no tensors; to generate with a static cache, call set_pattern(model)"
     )
 
 
@@ -98,21 +110,40 @@ def padding_alone(mask: Any, q_len: int, kv_len: int) -> Any:
         return mask
     if mask.is_meta or mask.shape[1:] != (1, 1, kv_len):
         return mask
+    if mask.dtype != torch.bool and not mask.is_floating_point():
+        return mask
+    if torch.compiler.is_compiling():
+        return _padding_of(mask, q_len, kv_len)[0]
     known = getattr(mask, "_sparse_pattern_mask", None)
     if known is not None and known[0] == mask._version:
         return known[1]
-    real = mask
-    if mask.dtype != torch.bool:
-        if not mask.is_floating_point():
-            return mask
-        real = mask == 0
-        if bool((mask[~real] > torch.finfo(mask.dtype).min / 2).any()):
-            return mask
-    real = real[:, 0, 0]
-    found = ModelMask(Full(), q_len, kv_len, real=None if bool(real.all()) else real)
+    found, other = _padding_of(mask, q_len, kv_len)
+    if bool(other):
+        return mask
+    found = replace(found, real=_unless_all(found.real), refused={})
     # All layers of a model get the same tensor; reading it waits for the device.
     mask._sparse_pattern_mask = (mask._version, found)  # type: ignore[attr-defined]
     return found
+
+
+def _padding_of(mask: Tensor, q_len: int, kv_len: int) -> tuple[ModelMask, Tensor]:
+    """Return a mask as if it were one of padding, and whether it is another."""
+    if mask.dtype == torch.bool:
+        real, other = mask, mask.new_zeros(())
+    else:
+        real = mask == 0
+        other = (~real & ~(mask <= torch.finfo(mask.dtype).min / 2)).any()
+    refused = {
+        "the model adds numbers to its scores that are no mask of padding; write what it masks as "
+        "part of the pattern": other
+    }
+    return ModelMask((), q_len, kv_len, real=real[:, 0, 0], refused=refused), other
+
+
+def _unless_all(real: Tensor | None) -> Tensor | None:
+    """Return which tokens are real, None if all are."""
+    # Of a mask without numbers, on the meta device, only shapes are asked for.
+    return None if real is None or real.is_meta or bool(real.all()) else real
 
 
 def read_mask(
@@ -139,90 +170,168 @@ def read_mask(
         **unused: What other makers of masks need: types, devices, permissions to take shortcuts.
 
     Raises:
-        ValueError: A part of the mask is not known, or the keys do not end where the queries do:
-            a static cache, or attention to another sequence.
+        ValueError: A part of the mask is not known, or the keys do not end where the queries do
+            and the mask is not causal: attention to another sequence.
     """
-    if isinstance(q_offset, Tensor) or isinstance(kv_offset, Tensor):
+    tracing = torch.compiler.is_compiling()
+    parts = _read(mask_function)
+    limits = parts.limits
+    start = None
+    if isinstance(kv_offset, Tensor):
+        kv_offset = _as_int(kv_offset)
+    if isinstance(q_offset, Tensor) and not tracing:
+        q_offset = _as_int(q_offset)
+    if isinstance(q_offset, Tensor):
+        # The cache counts on in the same tensor.
+        start, q_offset, q_end = q_offset.clone(), 0, kv_offset + kv_length
+    else:
+        q_end = q_offset + q_length
+    room = kv_offset + kv_length - q_end
+    causal = any(kind == "causal" for kind, _ in limits)
+    if room < 0 or ((room > 0 or start is not None) and not causal):
         raise ValueError(
-            "a static cache is not served: its keys are padded to the greatest length; use the "
-            "dynamic cache (the default)"
-        )
-    end = kv_offset + kv_length
-    if q_offset + q_length != end:
-        raise ValueError(
-            f"queries end at position {q_offset + q_length} and keys at {end}: a static cache, a "
-            "prefix and attention to another sequence are not served, only self-attention with "
-            "or without a dynamic cache"
+            f"queries end at position {q_end} and keys at {kv_offset + kv_length}: a prefix and "
+            "attention to another sequence are not served, only self-attention, with or without a "
+            "cache"
         )
     real = attention_mask
     if real is not None:
-        if real.ndim != 2 or real.shape[0] != batch_size or real.shape[1] < end:
+        if (
+            real.ndim != 2
+            or real.shape[0] != batch_size
+            or (start is None and real.shape[1] < q_end)
+        ):
             raise ValueError(
-                f"attention_mask must have shape (batch, tokens so far) = ({batch_size}, {end}), "
+                f"attention_mask must have shape (batch, tokens so far) = ({batch_size}, {q_end}), "
                 f"got {tuple(real.shape)}"
             )
-        real = real[:, :end].bool()
-        # Of a mask without numbers, on the meta device, only shapes are asked for.
-        real = None if real.is_meta or bool(real.all()) else real
-    parts = _parts(mask_function)
-    limits: Pattern = Full()
-    for part, given in parts:
-        limits &= _limit(part, given)
-    documents = positions = None
-    for part, given in parts:
-        if part == "packed_sequence_mask_function":
-            documents = given["packed_sequence_mask"]
-        elif part == "remap_positions_for_packed_sequence":
-            positions = given["position_ids"]
-    if positions is not None and documents is None:
+        real = real[:, :q_end].bool()
+        if start is not None:
+            real = F.pad(real, (0, q_end - real.shape[1]))
+        if not tracing:
+            real = _unless_all(real)
+    refused = {}
+    if parts.chunk_starts is not None:
+        moved = parts.chunk_starts.any()
+        reason = (
+            "chunks of a batch with padding on the left start at other places in each "
+            "example, which is not served; pad on the right"
+        )
+        if tracing:
+            refused[reason] = moved
+        elif bool(moved):
+            raise ValueError(reason)
+    if parts.positions is not None and parts.documents is None:
         raise ValueError("the parts of a mask count by position_ids, but there are no documents")
-    return ModelMask(limits, q_length, kv_length, q_offset, kv_offset, real, documents, positions)
+    return ModelMask(
+        tuple(limits),
+        q_length,
+        kv_length - room,
+        q_offset,
+        kv_offset,
+        real,
+        parts.documents,
+        parts.positions,
+        room,
+        start,
+        refused,
+    )
 
 
-def _parts(function: Callable[..., Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Return the names of the parts that a mask is the intersection of, and what each is given."""
-    if getattr(function, "__module__", "") != "transformers.masking_utils":
-        return [(getattr(function, "__qualname__", repr(function)), {})]
-    name = function.__qualname__.split(".")[0]
-    cells = function.__closure__ or ()
-    names = function.__code__.co_freevars
-    given = dict(zip(names, (cell.cell_contents for cell in cells), strict=True))
-    if name == "and_masks":
-        return [part for one in given["mask_functions"] for part in _parts(one)]
-    if name == "remap_positions_for_packed_sequence":
-        # Positions start over with each document, as those of a pattern do.
-        return [*_parts(given["mask_function"]), (name, given)]
-    return [(name, given)]
+def _as_int(x: Tensor) -> int:
+    # On the meta device, only shapes are asked for.
+    return 0 if x.is_meta else int(x)
 
 
-def _limit(part: str, given: dict[str, Any]) -> Pattern:
-    """Return the pairs that one part of a mask allows."""
-    match part:
-        case "causal_mask_function":
-            return Causal()
-        case (
-            "bidirectional_mask_function"
-            | "packed_sequence_mask_function"
-            | "remap_positions_for_packed_sequence"
-        ):
-            return Full()
-        case "sliding_window_overlay":
-            if given["sliding_window"] < 1:
-                raise ValueError(
-                    f"sliding_window of the model is {given['sliding_window']}: no query would "
-                    "see any key"
-                )
-            return Window(given["sliding_window"] - 1, _UNBOUNDED)
-        case "sliding_window_bidirectional_overlay":
-            return Window(given["sliding_window"], given["sliding_window"])
-        case "chunked_overlay":
-            if bool(given["left_padding"].any()):
-                raise ValueError(
-                    "chunks of a batch with padding on the left start at other places in each "
-                    "example, which is not served; pad on the right"
-                )
-            return LocalBlock(given["chunk_size"])
-    raise ValueError(
+@dataclass
+class _Parts:
+    """What a mask is the intersection of.
+
+    Attributes:
+        limits: Pairs by their places.
+        documents: int `(batch, length)`, the document of each token.
+        positions: int `(batch, length)`, what places are counted by.
+        chunk_starts: int `(batch,)`, where the first chunk starts.
+    """
+
+    limits: list[Limit]
+    documents: Tensor | None = None
+    positions: Tensor | None = None
+    chunk_starts: Tensor | None = None
+
+
+def _read(function: Callable[..., Any]) -> _Parts:
+    """Return the parts of a mask.
+
+    Raises:
+        ValueError: One is not known.
+    """
+    try:
+        expression = expression_of(function)
+    except (TypeError, AttributeError) as error:
+        name = getattr(function, "__qualname__", repr(function))
+        raise _no_pattern(f"{name} ({error})") from error
+    found = _Parts([])
+    for part in conjuncts(expression):
+        documents = same_document(part)
+        if documents is not None:
+            found.documents = documents
+        else:
+            _add_limit(part, found)
+    return found
+
+
+def _no_pattern(part: str) -> ValueError:
+    return ValueError(
         f"the model's mask has a part that is no pattern: {part}; only causal masks, windows, "
         "chunks, packed documents and padding are served"
     )
+
+
+def _add_limit(part: Symbol, found: _Parts) -> None:
+    """Note the pairs that one part of a mask allows, and what it counts places by."""
+    limit: Limit | None = None
+    by_query: Tensor | None = None
+    by_key: Tensor | None = None
+    a, b = part.parts if len(part.parts) == 2 else (None, None)
+    match part.kind:
+        case ">=" if place(a, "query")[0] and isinstance(b, int) and b == 0:
+            return
+        case "<=" if place(a, "key")[0] and place(b, "query")[0]:
+            limit, by_key, by_query = CAUSAL[0], place(a, "key")[1], place(b, "query")[1]
+        case ">" if place(a, "key")[0]:
+            less = difference(b, "query")
+            if less is not None and isinstance(less[1], int):
+                limit, by_key, by_query = ("window", less[1]), place(a, "key")[1], less[0]
+        case "<=" if isinstance(a, Symbol) and a.kind == "abs" and isinstance(b, int):
+            less = difference(a.parts[0], "query")
+            if less is not None and place(less[1], "key")[0]:
+                limit, by_key, by_query = ("both ways", b), place(less[1], "key")[1], less[0]
+        case "==":
+            key, query = chunk(a, "key"), chunk(b, "query")
+            if key is not None and query is not None and key[0] == query[0] and key[1] is query[1]:
+                limit, by_key, by_query = ("chunk", key[0]), key[2], query[2]
+                found.chunk_starts = key[1]
+    if limit is None or by_key is not by_query:
+        raise _no_pattern(written(part))
+    if limit[0] == "window" and limit[1] < 1:
+        raise ValueError(f"sliding_window of the model is {limit[1]}: no query would see any key")
+    found.limits.append(limit)
+    if by_key is not None:
+        found.positions = by_key
+
+
+def pattern_of(limits: tuple[Limit, ...]) -> Pattern:
+    """Return the pairs that are within all limits."""
+    pattern: Pattern = Full()
+    for kind, size in limits:
+        match kind:
+            case "causal":
+                pattern &= Causal()
+            case "window":
+                pattern &= Window(size - 1, _UNBOUNDED)
+            case "both ways":
+                pattern &= Window(size, size)
+            case _:
+                pattern &= LocalBlock(size)
+    return pattern

@@ -8,10 +8,10 @@ where no cache is used and nothing is padded; the others arrive as arguments of 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sparse_patterns.huggingface.masks import ModelMask
-from sparse_patterns.spec.atoms import LocalBlock
 
 
 def documents_in(
@@ -56,20 +56,21 @@ def _find(
     lens_q: Tensor | None,
     lens_k: Tensor | None,
 ) -> Tensor | None:
-    length = mask.q_len
-    if mask.q_offset or mask.kv_len != length:
+    length, tracing = mask.q_len, torch.compiler.is_compiling()
+    if mask.start is not None or mask.q_offset or mask.kv_len != length:
         if any(x is not None for x in (seq_idx, lens_q, lens_k)):
             raise ValueError(
                 "packed rows (seq_idx, cu_seq_lens_q) cannot go on from a cache of earlier tokens"
             )
+        if mask.start is not None and length > 1 and _is_row(position_ids, batch, length):
+            assert position_ids is not None
+            starts_over = (position_ids.diff(dim=1) != 1).any()
+            mask.refused[
+                "documents of a packed row (position_ids that start over) cannot be read into a "
+                "static cache inside of a compiled model; leave the prompt uncompiled"
+            ] = starts_over if mask.real is None else starts_over & _all_real(mask)
         return None
     starts: dict[str, Tensor] = {}
-    if mask.documents is not None:
-        starts["position_ids"] = _changes(mask.documents)
-    elif mask.real is None and _is_row(position_ids, batch, length):
-        # With an empty cache the model does not look for documents, and its mask has none.
-        assert position_ids is not None
-        starts["position_ids"] = position_ids.diff(dim=1) != 1
     if seq_idx is not None:
         if not _is_row(seq_idx, batch, length):
             raise ValueError(
@@ -79,22 +80,49 @@ def _find(
         starts["seq_idx"] = _changes(seq_idx)
     for name, lens in (("cu_seq_lens_q", lens_q), ("cu_seq_lens_k", lens_k)):
         if lens is not None:
-            starts[name] = _changes(_by_bounds(name, lens, batch, length))
+            starts[name] = _changes(_by_bounds(mask, name, lens, batch, length))
+    if mask.documents is not None:
+        starts["position_ids"] = _changes(mask.documents)
+    elif (mask.real is None or tracing) and _is_row(position_ids, batch, length):
+        # With an empty cache the model does not look for documents, and its mask has none.
+        assert position_ids is not None
+        starts["position_ids"] = position_ids.diff(dim=1) != 1
+        if mask.real is not None:
+            # Where a row is padded, positions start over without another document.
+            others = [one for name, one in starts.items() if name != "position_ids"]
+            otherwise = others[0] if others else torch.zeros_like(starts["position_ids"])
+            starts["position_ids"] = torch.where(_all_real(mask), starts["position_ids"], otherwise)
     starts = {name: one.expand(batch, -1) for name, one in starts.items()}
     if not starts or length == 0:
         return None
-    (source, first), *others = starts.items()
-    for name, other in others:
-        if not torch.equal(first, other):
-            raise ValueError(
-                f"{name} and {source} must tell the same documents of a packed row, "
-                "but documents start at other places in one than in the other"
-            )
-    if not bool(first.any()):
+    source, first = next(iter(starts.items()))
+    for name, other in starts.items():
+        if name == source:
+            continue
+        _refuse(
+            mask,
+            (first != other).any(),
+            f"{name} and {source} must tell the same documents of a packed row, "
+            "but documents start at other places in one than in the other",
+        )
+    if not tracing and not bool(first.any()):
         return None
     documents = torch.cat([first.new_zeros(batch, 1, dtype=torch.int64), first.cumsum(1)], 1)
     _check_chunks(mask, documents)
     return documents
+
+
+def _all_real(mask: ModelMask) -> Tensor:
+    assert mask.real is not None
+    return mask.real.all()
+
+
+def _refuse(mask: ModelMask, wrong: Tensor, reason: str) -> None:
+    """Refuse a call for a reason; inside of a compiled model, when it runs."""
+    if torch.compiler.is_compiling():
+        mask.refused[reason] = wrong
+    elif bool(wrong):
+        raise ValueError(reason)
 
 
 def _is_row(x: Tensor | None, batch: int, length: int) -> bool:
@@ -105,15 +133,16 @@ def _changes(x: Tensor) -> Tensor:
     return x[:, 1:] != x[:, :-1]
 
 
-def _by_bounds(name: str, bounds: Tensor, batch: int, length: int) -> Tensor:
+def _by_bounds(mask: ModelMask, name: str, bounds: Tensor, batch: int, length: int) -> Tensor:
     """Return the number of each token's document, `(batch, length)`."""
     total = batch * length
-    fits = bounds.ndim == 1 and bounds.numel() > 1 and not bounds.is_floating_point()
-    if not fits or int(bounds[0]) or int(bounds[-1]) != total or bool((bounds.diff() < 0).any()):
-        raise ValueError(
-            f"{name} must be integers that grow from 0 to the number of tokens, {total}, "
-            f"got {bounds.tolist()}"
-        )
+    reason = f"{name} must be integers that grow from 0 to the number of tokens"
+    if not torch.compiler.is_compiling():
+        reason += f", {total}, got {bounds.tolist()}"
+    if bounds.ndim != 1 or bounds.numel() < 2 or bounds.is_floating_point():
+        raise ValueError(reason)
+    wrong = (bounds[0] != 0) | (bounds[-1] != total) | (bounds.diff() < 0).any()
+    _refuse(mask, wrong, reason)
     places = torch.arange(total, device=bounds.device, dtype=bounds.dtype)
     return torch.searchsorted(bounds, places, right=True).view(batch, length)
 
@@ -121,11 +150,11 @@ def _by_bounds(name: str, bounds: Tensor, batch: int, length: int) -> Tensor:
 def _check_chunks(mask: ModelMask, documents: Tensor) -> None:
     """Refuse chunks that do not start with the document: their places follow `position_ids`."""
     positions = mask.positions
-    if positions is None or not any(isinstance(a, LocalBlock) for a in mask.limits.walk()):
+    if positions is None or not any(kind == "chunk" for kind, _ in mask.limits):
         return
-    starts = torch.ones_like(documents, dtype=torch.bool)
-    starts[:, 1:] = _changes(documents)
-    if bool((positions.expand_as(documents)[starts] != 0).any()):
-        raise ValueError(
-            "the chunks of this model follow position_ids, which must start at 0 in each document"
-        )
+    starts = F.pad(_changes(documents), (1, 0), value=True)
+    _refuse(
+        mask,
+        (starts & (positions.expand_as(documents) != 0)).any(),
+        "the chunks of this model follow position_ids, which must start at 0 in each document",
+    )

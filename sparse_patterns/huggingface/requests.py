@@ -93,12 +93,13 @@ def check_request(
             continue
         why = _CANNOT.get(name, "it is not known here, and nothing is ignored")
         raise ValueError(f"{kind} asks for {name}, which a sparse pattern cannot have: {why}")
-    if (mask.q_len, mask.kv_len) != (query.shape[2], key.shape[2]):
+    if mask.q_len != query.shape[2] or mask.kv_len + mask.room != key.shape[2]:
         raise ValueError(
             f"{kind} has {query.shape[2]} queries and {key.shape[2]} keys, but its mask was made "
-            f"for {mask.q_len} and {mask.kv_len}: another sequence's keys, or a static cache"
+            f"for {mask.q_len} and {mask.kv_len + mask.room}: another sequence's keys, or a cache "
+            "that its layers do not share"
         )
-    if mask.q_offset + mask.q_len != mask.kv_offset + mask.kv_len:
+    if mask.start is None and mask.q_offset + mask.q_len != mask.kv_offset + mask.kv_len:
         raise ValueError(
             f"{kind} has {mask.q_len} queries for {mask.kv_len} keys and no mask that gives their "
             "places: attention to another sequence is not served"

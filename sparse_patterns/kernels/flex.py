@@ -312,7 +312,7 @@ def lists_of(call: Call, plan: Plan, uniform: bool) -> BlockLists:
     real = here.key_mask
     if real is None and call.key_mask is not None:
         # A batch without padding gets tensors of the same shapes as one with: nothing to compile.
-        real = torch.ones(here.batch, here.kv_len, dtype=torch.bool)
+        real = torch.ones(here.batch, here.kv_len, dtype=torch.bool, device="cpu")
     by_example = by_masks or real is not None
 
     def make() -> BlockLists:
@@ -328,9 +328,9 @@ def lists_of(call: Call, plan: Plan, uniform: bool) -> BlockLists:
 def _join(
     plan: Plan, tables: list[list[Any]], batch: int, uniform: bool, key_mask: Tensor | None
 ) -> BlockLists:
-    q = torch.arange(plan.q_len) + plan.q_offset
+    q = torch.arange(plan.q_len, device="cpu") + plan.q_offset
     ends = [intervals(group.pattern, q, plan.kv_len) for group in plan.groups]
-    group_of_head = torch.zeros(1 if uniform else plan.heads, dtype=torch.int64)
+    group_of_head = torch.zeros(1 if uniform else plan.heads, dtype=torch.int64, device="cpu")
     if not uniform:
         for number, group in enumerate(plan.groups):
             group_of_head[list(group.heads)] = number

@@ -115,13 +115,13 @@ class Conjunct:
         """Return the sorted keys that the columns leave, or None for all of them."""
         if not self.columns:
             return None
-        seen = torch.ones(kv_len, dtype=torch.bool)
+        seen = torch.ones(kv_len, dtype=torch.bool, device="cpu")
         for atom in self.columns:
             if isinstance(atom, Summary):
-                seen &= torch.arange(kv_len) % atom.size >= atom.size - atom.columns
+                seen &= torch.arange(kv_len, device="cpu") % atom.size >= atom.size - atom.columns
             else:
                 assert isinstance(atom, Global)
-                marks = torch.zeros(kv_len, dtype=torch.bool)
+                marks = torch.zeros(kv_len, dtype=torch.bool, device="cpu")
                 marks[list(atom.positions(kv_len))] = True
                 seen &= marks
         return seen.nonzero().flatten()

@@ -58,7 +58,7 @@ def count_pairs(
         return None
     if any(one.dilation > 1 and one.columns for one in others):
         return None
-    q = torch.arange(q_len) + q_offset
+    q = torch.arange(q_len, device="cpu") + q_offset
     first, last, count = torch.full_like(q, FAR), torch.full_like(q, -1), torch.zeros_like(q)
     segments = _disjoint([_bounds(one, q, kv_len) for one in intervals])
     for low, high in segments:
@@ -77,7 +77,9 @@ def count_pairs(
         first = torch.where(some, torch.minimum(first, low), first)
         last = torch.where(some, torch.maximum(last, high), last)
     tokens = [token - q_offset for token in row_tokens(pattern, kv_len)]
-    rows = torch.tensor([row for row in tokens if 0 <= row < q_len], dtype=torch.int64)
+    rows = torch.tensor(
+        [row for row in tokens if 0 <= row < q_len], dtype=torch.int64, device="cpu"
+    )
     if rows.numel():
         alone = [one for one in alternatives(pattern) if isinstance(one, Global) and one.rows]
         whole = {token - q_offset for one in alone for token in one.positions(kv_len)}
@@ -101,7 +103,7 @@ def pairs_at_most(conjuncts: Sequence[Conjunct], q_len: int, kv_len: int, q_offs
         kv_len: Number of keys.
         q_offset: Position of query row 0.
     """
-    q = torch.arange(q_len) + q_offset
+    q = torch.arange(q_len, device="cpu") + q_offset
     total = 0
     for one in conjuncts:
         if one.batch:

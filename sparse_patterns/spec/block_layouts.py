@@ -61,11 +61,13 @@ def table_pairs(layout: Pattern, block_row: Tensor, columns: int) -> tuple[Tenso
     """Return the (tile, key block) pairs of a table, sorted."""
     if isinstance(layout, BoundRandomBlocks):
         chosen = draw(layout, block_row, columns)
-        tile = torch.arange(block_row.numel())[:, None].expand_as(chosen)
+        tile = torch.arange(block_row.numel(), device="cpu")[:, None].expand_as(chosen)
         return tile.flatten(), chosen.flatten()
     assert isinstance(layout, BlockTable)
     bits = [[bit == "1" for bit in row[:columns]] for row in layout.table]
-    table = torch.tensor(bits, dtype=torch.bool).reshape(len(bits), len(bits[0]) if bits else 0)
+    table = torch.tensor(bits, dtype=torch.bool, device="cpu").reshape(
+        len(bits), len(bits[0]) if bits else 0
+    )
     inside = ((block_row >= 0) & (block_row < table.shape[0])).nonzero().flatten()
     found = table[block_row[inside]].nonzero()
     return inside[found[:, 0]], found[:, 1]

@@ -207,7 +207,7 @@ def _draw_field(axes: Axes, sketch: Sketch, context: ExampleContext) -> None:
     layers = len(together)
     first = torch.where(reached.any(0), reached.int().argmax(0), layers)
     shade = torch.where(reached, first[None].expand(layers, -1), layers)
-    shade = shade.masked_fill(torch.arange(sketch.length) == position, -1)
+    shade = shade.masked_fill(torch.arange(sketch.length, device="cpu") == position, -1)
     axes.imshow(
         shade.numpy(),
         cmap=_shades(layers),

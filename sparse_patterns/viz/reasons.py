@@ -71,11 +71,11 @@ def example_context(
             )
     notes = []
     if uses(pattern, atoms.BatchGlobal) and global_mask is None:
-        at = torch.arange(length)
+        at = torch.arange(length, device="cpu")
         global_mask = (at == 0) | (at == length * 5 // 8)
         notes.append("global tokens are an example")
     if uses(pattern, atoms.SameDocument) and segment_ids is None:
-        at = torch.arange(length)
+        at = torch.arange(length, device="cpu")
         segment_ids = (at >= length * 3 // 8).long() + (at >= length * 6 // 8)
         notes.append("documents are an example")
     return ExampleContext(length, global_mask, segment_ids), notes
@@ -92,7 +92,7 @@ def seen_rows(
 def _positions(
     context: ExampleContext, start: int = 0, stop: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    k = torch.arange(context.kv_len)
+    k = torch.arange(context.kv_len, device="cpu")
     return k[start:stop, None], k[None]
 
 
@@ -140,7 +140,7 @@ def receptive_field(masks: Sequence[Tensor], position: int) -> Tensor:
     """
     rows = []
     for depth in range(1, len(masks) + 1):
-        reached = torch.zeros(masks[0].shape[0], dtype=torch.bool)
+        reached = torch.zeros(masks[0].shape[0], dtype=torch.bool, device="cpu")
         reached[position] = True
         for mask in reversed(masks[:depth]):
             reached = reached | mask[reached].any(0)

@@ -51,8 +51,9 @@ def mention_loss(ranking: Ranking, mentions: Tensor) -> Tensor:
     """
     assert ranking.wanted is not None
     gold = {tuple(span) for span in mentions.tolist()}
-    wrong = torch.tensor([tuple(span) not in gold for span in ranking.spans.tolist()])
-    others = ranking.mentions[wrong.to(ranking.mentions.device)]
+    found = [tuple(span) not in gold for span in ranking.spans.tolist()]
+    wrong = torch.tensor(found, dtype=torch.bool, device=ranking.mentions.device)
+    others = ranking.mentions[wrong]
     return F.softplus(-widened(ranking.wanted)).sum() + F.softplus(widened(others)).sum()
 
 

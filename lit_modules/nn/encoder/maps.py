@@ -8,7 +8,8 @@ from torch import Tensor
 import sparse_patterns as sp
 from lit_modules.nn.encoder.attention import EncoderSelfAttention, Masks
 from sparse_patterns.lowering.normal_form import has_batch_rows, row_tokens
-from sparse_patterns.nn.documents import pieces_of, traits
+from sparse_patterns.nn.layouts import pieces_of
+from sparse_patterns.nn.traits import traits
 from sparse_patterns.spec.binding import bind
 
 __all__ = ["attention_map"]
@@ -58,7 +59,7 @@ def _map(attention: EncoderSelfAttention, x: Tensor, masks: Masks) -> Tensor:
 
 def _global_rows(attention: EncoderSelfAttention, batch: int, length: int, masks: Masks) -> Tensor:
     """Return which rows are those of global tokens, bool `(batch, heads, length)`."""
-    rows = torch.zeros(batch, attention.num_heads, length, dtype=torch.bool)
+    rows = torch.zeros(batch, attention.num_heads, length, dtype=torch.bool, device="cpu")
     patterns = bind(
         attention.pattern_for(masks.segment_ids),
         heads=attention.num_heads,

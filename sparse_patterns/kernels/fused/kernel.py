@@ -181,9 +181,8 @@ def _assemble(like: Tensor, slices: list[_HeadSlice]) -> Tensor:
         for run, part in slices:
             target[:, run] = part.transpose(1, 2)
         return target
-    total = torch.zeros(like.shape, dtype=torch.promote_types(like.dtype, torch.float32)).to(
-        like.device
-    )
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    total = torch.zeros(like.shape, dtype=dtype, device=like.device)
     for run, part in slices:
         total[:, run] += part.transpose(1, 2)
     return target.copy_(total)

@@ -94,8 +94,8 @@ def _choose(fused: Fused, examples: Examples) -> Chosen:
     if fused.columns:
         partials += _columns(fused, sizes, key_mask, marks, documents)
     padded = examples.padded_rows
-    overwritten = torch.zeros(batch, q_len, dtype=torch.bool)
-    rows = torch.tensor(fused.row_tokens, dtype=torch.int64) - q_offset
+    overwritten = torch.zeros(batch, q_len, dtype=torch.bool, device="cpu")
+    rows = torch.tensor(fused.row_tokens, dtype=torch.int64, device="cpu") - q_offset
     overwritten[:, rows[(rows >= 0) & (rows < q_len)]] = True
     if fused.batch_rows and marks is not None:
         overwritten |= examples.at_queries(marks, outside=False)
@@ -125,7 +125,7 @@ def _columns(
         if not (shared and example):
             keys: list[tuple[Stripe, Tensor]] = []
             for column in fused.columns:
-                own = torch.zeros(kv_len, dtype=torch.bool)
+                own = torch.zeros(kv_len, dtype=torch.bool, device="cpu")
                 if column.tokens is not None:
                     own[column.tokens] = True
                 elif marks is not None:
@@ -156,8 +156,8 @@ def _rows(
     """Return the partial of the rows of global tokens, exactly as the pattern sees them."""
     q_len, kv_len, q_offset, batch = sizes
     listed: list[tuple[int, ListedKeys]] = []
-    everything = torch.arange(kv_len)
-    whole = torch.zeros(kv_len, dtype=torch.bool)
+    everything = torch.arange(kv_len, device="cpu")
+    whole = torch.zeros(kv_len, dtype=torch.bool, device="cpu")
     whole[list(fused.whole_tokens)] = True
     for example in range(batch):
         own = overwritten[example] if padded is None else overwritten[example] & ~padded[example]

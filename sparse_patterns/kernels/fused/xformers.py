@@ -183,7 +183,9 @@ def _packed_window(
     """Return where sequences start, the longest of them, and the window, for rows and keys."""
     assert shape.lengths is not None
     starts = [
-        torch.tensor([0, *counts], dtype=torch.int32).cumsum(0, dtype=torch.int32).to(device)
+        torch.tensor([0, *counts], dtype=torch.int32, device="cpu")
+        .cumsum(0, dtype=torch.int32)
+        .to(device)
         for counts in shape.lengths
     ]
     longest = [max(counts) for counts in shape.lengths]

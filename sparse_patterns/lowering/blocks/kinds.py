@@ -76,11 +76,13 @@ class Places:
             values: int64 or bool `(kv_len,)`, one for each token.
             outside: What positions outside the sequence have.
         """
-        q = torch.arange(0, self.q_len, self.block)[:, None] + torch.arange(self.block)
+        q = torch.arange(0, self.q_len, self.block, device="cpu")[:, None] + torch.arange(
+            self.block, device="cpu"
+        )
         q = q + self.q_offset
         inside = (q >= 0) & (q < values.numel())
         if not values.numel():
-            return torch.full(q.shape, outside)
+            return torch.full(q.shape, outside, device="cpu")
         return torch.where(inside, values[q.clamp(0, values.numel() - 1)].long(), outside)
 
     def query_marks(self, marks: Tensor) -> Tensor:
@@ -108,14 +110,14 @@ def kinds_of(pattern: Pattern, places: Places) -> tuple[Tensor, Tensor]:
     for atom in dict.fromkeys(part for part in pattern.walk() if not part.children()):
         numbers.extend(signature(atom, places))
     kind = _combine(numbers, places.row.numel())
-    example = torch.zeros(int(kind.max()) + 1, dtype=torch.int64)
-    example[kind] = torch.arange(kind.numel())
+    example = torch.zeros(int(kind.max()) + 1, dtype=torch.int64, device="cpu")
+    example[kind] = torch.arange(kind.numel(), device="cpu")
     return kind, example
 
 
 def _combine(numbers: Iterable[Tensor], count: int) -> Tensor:
     """Number the distinct rows of a table given by its columns."""
-    joined, size = torch.zeros(count, dtype=torch.int64), 1
+    joined, size = torch.zeros(count, dtype=torch.int64, device="cpu"), 1
     for number in numbers:
         number = number.long()
         least, most = (int(end) for end in number.aminmax())
@@ -162,7 +164,7 @@ def _(atom: atoms.Causal, places: Places) -> list[Tensor]:
 
 @signature.register
 def _(atom: atoms.Global, places: Places) -> list[Tensor]:
-    marks = torch.zeros(places.context.kv_len, dtype=torch.bool)
+    marks = torch.zeros(places.context.kv_len, dtype=torch.bool, device="cpu")
     marks[list(atom.positions(places.context.kv_len))] = True
     return _marks(marks, atom.rows, places)
 
@@ -212,7 +214,7 @@ def _(atom: BoundRandomBlocks, places: Places) -> list[Tensor]:
     height = (places.block - 1) // atom.block + 2
     if height**2 > MAX_CELLS:
         return [places.each()]
-    near = rows[:, None] + torch.arange(height)
+    near = rows[:, None] + torch.arange(height, device="cpu")
     chosen = draw(atom, near.flatten(), columns).view(rows.numel(), height, -1)
     return _table(atom.block, chosen, index, places)
 
@@ -224,12 +226,12 @@ def _(atom: atoms.BlockTable, places: Places) -> list[Tensor]:
     height = (places.block - 1) // atom.block + 2
     if height**2 > MAX_CELLS:
         return [places.each()]
-    near = rows[:, None] + torch.arange(height)
+    near = rows[:, None] + torch.arange(height, device="cpu")
     listed = [[at for at, bit in enumerate(row) if bit == "1"] for row in atom.table]
     most = max(map(len, listed), default=0)
-    table = torch.full((len(listed) + 1, most), -1)
+    table = torch.full((len(listed) + 1, most), -1, device="cpu")
     for number, row in enumerate(listed):
-        table[number, : len(row)] = torch.tensor(row, dtype=torch.int64)
+        table[number, : len(row)] = torch.tensor(row, dtype=torch.int64, device="cpu")
     near = torch.where((near < 0) | (near >= len(listed)), len(listed), near)
     return _table(atom.block, table[near], index, places)
 

@@ -115,7 +115,8 @@ def variant_of(pattern: Pattern, heads: int, layers: int, kv_len: int) -> Varian
         bound = dict.fromkeys(bind(pattern, heads=heads, layer=layer, layers=layers))
         uniform &= len(bound) == 1
         bits |= any(
-            intervals(one, torch.zeros(1, dtype=torch.int64), kv_len) is None for one in bound
+            intervals(one, torch.zeros(1, dtype=torch.int64, device="cpu"), kv_len) is None
+            for one in bound
         )
     return Variant(bits, uniform)
 
@@ -137,7 +138,10 @@ def intervals(pattern: Pattern, q: Tensor, kv_len: int) -> tuple[Tensor, Tensor]
     conjuncts = to_conjuncts(pattern)
     if len(conjuncts) > INTERVALS:
         return None
-    first, last = torch.ones(INTERVALS, q.numel()).long(), torch.zeros(INTERVALS, q.numel()).long()
+    first, last = (
+        torch.ones(INTERVALS, q.numel(), device="cpu").long(),
+        torch.zeros(INTERVALS, q.numel(), device="cpu").long(),
+    )
     for number, conjunct in enumerate(conjuncts):
         if conjunct.rest or conjunct.layout is not None or conjunct.dilation > 1:
             return None
@@ -174,10 +178,15 @@ def block_lists(
     """
     groups, examples = len(interval), len(tables)
     rows, columns = tables[0][0].rows, tables[0][0].columns
-    real = torch.zeros(1 if key_mask is None else shape[0], columns * SIZE, dtype=torch.bool)
+    real = torch.zeros(
+        1 if key_mask is None else shape[0], columns * SIZE, dtype=torch.bool, device="cpu"
+    )
     real[:, :kv_len] = True if key_mask is None else key_mask
-    masks = [torch.ones(1, SIZE, SIZE).bool(), torch.zeros(1, SIZE, SIZE).bool()]
-    offset = torch.full((groups * examples,), 2)
+    masks = [
+        torch.ones(1, SIZE, SIZE, device="cpu").bool(),
+        torch.zeros(1, SIZE, SIZE, device="cpu").bool(),
+    ]
+    offset = torch.full((groups * examples,), 2, device="cpu")
     kept: dict[int, int] = {}
     found = []
     for example, of_example in enumerate(tables):
@@ -217,8 +226,8 @@ def block_lists(
             x.unflatten(0, (examples, groups))[:, group_of_head].contiguous()
             for x in (count, index)
         ]
-    own = torch.arange(examples)[:, None] * groups + group_of_head
-    with_bits = torch.tensor([one is None for one in interval]).repeat(examples)
+    own = torch.arange(examples, device="cpu")[:, None] * groups + group_of_head
+    with_bits = torch.tensor([one is None for one in interval], device="cpu").repeat(examples)
     # Full blocks too: not every way to run FlexAttention leaves their mask out.
     listed = with_bits[entry]
     page_of, pages = _pages(
@@ -245,8 +254,8 @@ def _ordered(
     count = torch.bincount(place, minlength=entries * lines)
     # A list of length one is compiled again, all longer ones once: hence at least two.
     widest = max(2, int(count.max()) if count.numel() else 0)
-    index = torch.zeros(entries * lines, widest, dtype=torch.int32)
-    rank = torch.arange(place.numel()) - (count.cumsum(0) - count)[place]
+    index = torch.zeros(entries * lines, widest, dtype=torch.int32, device="cpu")
+    rank = torch.arange(place.numel(), device="cpu") - (count.cumsum(0) - count)[place]
     index[place, rank] = across.int()
     return count.int().view(entries, lines), index.view(entries, lines, widest)
 
@@ -259,9 +268,9 @@ def _pages(
     place = (entry * rows + row) * wide + column // PAGE
     places, page = torch.unique(place, return_inverse=True)
     # Page 0 is that of blocks in no list; there are two pages and entries at least, as above.
-    page_of = torch.zeros(max(2, entries) * rows * wide, dtype=torch.int32)
-    page_of[places] = torch.arange(1, places.numel() + 1, dtype=torch.int32)
-    pages = torch.full((max(2, places.numel() + 1), PAGE), EMPTY, dtype=torch.int32)
+    page_of = torch.zeros(max(2, entries) * rows * wide, dtype=torch.int32, device="cpu")
+    page_of[places] = torch.arange(1, places.numel() + 1, dtype=torch.int32, device="cpu")
+    pages = torch.full((max(2, places.numel() + 1), PAGE), EMPTY, dtype=torch.int32, device="cpu")
     pages[page + 1, column % PAGE] = kind.int()
     return page_of.view(max(2, entries), rows, wide), pages
 
@@ -270,7 +279,7 @@ def _interval_table(
     interval: Sequence[tuple[Tensor, Tensor] | None], examples: int, rows: int
 ) -> Tensor:
     """Return the intervals of each entry, empty where there are none and past the last query."""
-    table = torch.zeros(max(2, examples * len(interval)), 2, INTERVALS, rows * SIZE)
+    table = torch.zeros(max(2, examples * len(interval)), 2, INTERVALS, rows * SIZE, device="cpu")
     table = table.int()
     table[:, 0] = 1
     for number, ends in enumerate(interval):

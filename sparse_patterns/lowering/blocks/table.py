@@ -61,7 +61,7 @@ class Blocks:
     def to_dense(self, q_len: int, kv_len: int) -> Tensor:
         """Return every visible pair, bool `(q_len, kv_len)`: for tests and small sizes."""
         size = self.block
-        out = torch.zeros(self.rows, self.columns, size, size, dtype=torch.bool)
+        out = torch.zeros(self.rows, self.columns, size, size, dtype=torch.bool, device="cpu")
         out[self.row, self.column] = self.masks[self.kind]
         return out.transpose(1, 2).reshape(self.rows * size, self.columns * size)[:q_len, :kv_len]
 
@@ -101,7 +101,7 @@ def blocks(
     # Kind 0 is that of full blocks; empty kinds go.
     number = torch.where(full, FULL, (seen & ~full).cumsum(0))
     keep = seen[kind]
-    everything = torch.ones(1, block, block, dtype=torch.bool)
+    everything = torch.ones(1, block, block, dtype=torch.bool, device="cpu")
     return Blocks(
         block,
         rows,
@@ -133,10 +133,10 @@ def _candidates(
     """Return the blocks that some conjunct may see, sorted by row and column, each once."""
     kv_len = context.kv_len
     columns = -(-kv_len // block)
-    none = torch.zeros(0, dtype=torch.int64)
+    none = torch.zeros(0, dtype=torch.int64, device="cpu")
     if not q_len or not kv_len:
         return none, none
-    q_first = torch.arange(0, q_len, block) + q_offset
+    q_first = torch.arange(0, q_len, block, device="cpu") + q_offset
     q_last = (q_first + block - 1).clamp(max=q_len - 1 + q_offset)
     found = [none]
     for conjunct in to_conjuncts(pattern):
@@ -165,13 +165,13 @@ def _span_blocks(
         marks = context.global_mask
         listed = low.new_zeros(0) if marks is None else marks.nonzero().flatten()
     if listed is None:
-        listed = torch.arange(-(-context.kv_len // block))
+        listed = torch.arange(-(-context.kv_len // block), device="cpu")
     else:
         listed = (listed // block).unique()
     first = torch.searchsorted(listed, low)
     count = (torch.searchsorted(listed, high, right=True) - first).clamp(min=0)
-    row = torch.repeat_interleave(torch.arange(low.numel()), count)
-    number = torch.arange(row.numel()) - (count.cumsum(0) - count)[row]
+    row = torch.repeat_interleave(torch.arange(low.numel(), device="cpu"), count)
+    number = torch.arange(row.numel(), device="cpu") - (count.cumsum(0) - count)[row]
     return row, listed[first[row] + number]
 
 
@@ -181,7 +181,7 @@ def _layout_blocks(
     """Return the blocks that a table of blocks of another size touches."""
     assert isinstance(layout, BoundRandomBlocks | BlockTable)
     size = layout.block
-    own_rows = torch.arange(q_offset // size, (q_offset + q_len - 1) // size + 1)
+    own_rows = torch.arange(q_offset // size, (q_offset + q_len - 1) // size + 1, device="cpu")
     index, own_column = table_pairs(layout, own_rows, -(-kv_len // size))
     q_first = (own_rows[index] * size - q_offset).clamp(min=0)
     q_last = (own_rows[index] * size + size - 1 - q_offset).clamp(max=q_len - 1)
@@ -189,8 +189,10 @@ def _layout_blocks(
     k_last = (k_first + size - 1).clamp(max=kv_len - 1)
     row, first = q_first // block, k_first // block
     high, wide = q_last // block - row + 1, k_last // block - first + 1
-    source = torch.repeat_interleave(torch.arange(row.numel()), high * wide)
-    number = torch.arange(source.numel()) - ((high * wide).cumsum(0) - high * wide)[source]
+    source = torch.repeat_interleave(torch.arange(row.numel(), device="cpu"), high * wide)
+    number = (
+        torch.arange(source.numel(), device="cpu") - ((high * wide).cumsum(0) - high * wide)[source]
+    )
     return row[source] + number // wide[source], first[source] + number % wide[source]
 
 
@@ -201,10 +203,10 @@ def _document_bounds(
     length = segments.numel()
     _, document = torch.unique(segments, return_inverse=True)
     count = int(document.max()) + 1
-    token = torch.arange(length)
-    first = torch.full((count,), FAR).scatter_reduce_(0, document, token, "amin")
-    last = torch.full((count,), -1).scatter_reduce_(0, document, token, "amax")
-    q = q_first[:, None] + torch.arange(block)
+    token = torch.arange(length, device="cpu")
+    first = torch.full((count,), FAR, device="cpu").scatter_reduce_(0, document, token, "amin")
+    last = torch.full((count,), -1, device="cpu").scatter_reduce_(0, document, token, "amax")
+    q = q_first[:, None] + torch.arange(block, device="cpu")
     inside = (q >= 0) & (q < min(length, stop))
     at = document[q.clamp(0, length - 1)]
     return (
@@ -216,7 +218,7 @@ def _document_bounds(
 def _evaluate(pattern: Pattern, places: Places, example: Tensor) -> tuple[Tensor, Tensor]:
     """Return the mask of each kind from one example of it, and whether it is full."""
     block, kv_len = places.block, places.context.kv_len
-    offset = torch.arange(block)
+    offset = torch.arange(block, device="cpu")
     q = places.q_first[example][:, None] + offset
     k = places.k_first[example][:, None] + offset
     inside_q = q < places.q_len + places.q_offset
@@ -226,7 +228,7 @@ def _evaluate(pattern: Pattern, places: Places, example: Tensor) -> tuple[Tensor
     k = k.clamp(max=max(0, kv_len - 1))
     if places.key_mask is not None and kv_len:
         inside_k &= places.key_mask[k]
-    masks = torch.empty(example.numel(), block, block, dtype=torch.bool)
+    masks = torch.empty(example.numel(), block, block, dtype=torch.bool, device="cpu")
     at_once = max(1, EVALUATED_AT_ONCE // block**2)
     for start in range(0, example.numel(), at_once):
         some = slice(start, start + at_once)

@@ -70,7 +70,7 @@ def list_columns(
     step = min(q_len, math.lcm(*(stripe.step for stripe in stripes)))
     starts, counts = _cut_rows(stripes, tokens, q_len, q_offset, step, documents)
     q, k = (starts + q_offset)[:, None], tokens[None, :]
-    seen = torch.zeros(starts.numel(), tokens.numel(), dtype=torch.bool)
+    seen = torch.zeros(starts.numel(), tokens.numel(), dtype=torch.bool, device="cpu")
     for stripe, own in columns:
         seen |= stripe.sees(q, k, documents) & own
     for stripe in shown:
@@ -81,7 +81,7 @@ def list_columns(
     some = seen.any(1)
     if step > 1 or 2 * int(counts[some].sum()) < q_len:
         starts, counts, seen = starts[some], counts[some], seen[some]
-    rank = torch.arange(int(counts.sum())) - torch.repeat_interleave(
+    rank = torch.arange(int(counts.sum()), device="cpu") - torch.repeat_interleave(
         counts.cumsum(0) - counts, counts
     )
     rows = torch.repeat_interleave(starts, counts) + rank * step
@@ -105,10 +105,10 @@ def _cut_rows(
     edges = [token_edges(stripe, tokens) for stripe in stripes]
     if documents is not None and any(stripe.documents for stripe in stripes):
         changes = (documents[1:] != documents[:-1]).nonzero().flatten() + 1
-        edges += [changes, torch.tensor([0, documents.numel()])]
+        edges += [changes, torch.tensor([0, documents.numel()], device="cpu")]
     cuts = torch.cat(edges) - q_offset
-    cuts = torch.cat([cuts[(cuts > 0) & (cuts < q_len)], torch.tensor([0])]).unique()
-    residues = torch.arange(step)[:, None]
+    cuts = torch.cat([cuts[(cuts > 0) & (cuts < q_len)], torch.tensor([0], device="cpu")]).unique()
+    residues = torch.arange(step, device="cpu")[:, None]
     starts = cuts + (residues - cuts) % step
     stops = torch.cat([starts[:, 1:], residues + -(-(q_len - residues) // step) * step], 1)
     counts = ((stops - starts) // step).flatten()
@@ -120,7 +120,11 @@ def _joined(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Join adjacent segments that see the same keys."""
     follows = starts[1:] == starts[:-1] + counts[:-1] * step
-    same = torch.cat([torch.tensor([False]), follows & (seen[1:] == seen[:-1]).all(1)])
+    same = torch.cat(
+        [torch.tensor([False], device="cpu"), follows & (seen[1:] == seen[:-1]).all(1)]
+    )
     number = (~same).cumsum(0) - 1
-    total = torch.zeros(int(number[-1]) + 1, dtype=torch.int64).index_add_(0, number, counts)
+    total = torch.zeros(int(number[-1]) + 1, dtype=torch.int64, device="cpu").index_add_(
+        0, number, counts
+    )
     return starts[~same], total, seen[~same]

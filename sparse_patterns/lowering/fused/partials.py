@@ -260,7 +260,10 @@ def _index(spans: list[tuple[int, int, int]], length: int) -> Tensor | None:
     else:
         if stop == length:
             return None
-    ranges = [torch.arange(start, start + step * count, step) for start, step, count in spans]
+    ranges = [
+        torch.arange(start, start + step * count, step, device="cpu")
+        for start, step, count in spans
+    ]
     return torch.cat(ranges)
 
 
@@ -296,5 +299,5 @@ def pack_lists(
 
 def _unless_all(index: Tensor, length: int) -> Tensor | None:
     """Return None for an index of everything in order, which needs no gathering."""
-    whole = index.numel() == length and torch.equal(index, torch.arange(length))
+    whole = index.numel() == length and torch.equal(index, torch.arange(length, device="cpu"))
     return None if whole else index

@@ -50,7 +50,7 @@ def _real_rows(q_len: int, q_offset: int, real: Tensor | None) -> tuple[int, int
     """Return the first and the last but one row between which all rows of real queries lie."""
     if real is None or not q_len:
         return 0, q_len
-    positions = torch.arange(q_len) + q_offset
+    positions = torch.arange(q_len, device="cpu") + q_offset
     kept = (positions < 0) | (positions >= real.numel())
     if real.numel():
         kept |= real[positions.clamp(0, real.numel() - 1)]

@@ -24,9 +24,9 @@ def count_tiles(parts: tuple[PlanPart, ...], q_len: int, kv_len: int, q_offset: 
         kv_len: Number of keys.
         q_offset: Position of query row 0.
     """
-    counts = torch.zeros(q_len, dtype=torch.int64)
-    back = torch.zeros(q_len, dtype=torch.int64)
-    forward = torch.zeros(q_len, dtype=torch.int64)
+    counts = torch.zeros(q_len, dtype=torch.int64, device="cpu")
+    back = torch.zeros(q_len, dtype=torch.int64, device="cpu")
+    forward = torch.zeros(q_len, dtype=torch.int64, device="cpu")
     for part in parts:
         if part.queries is not None:
             for values in (counts, back, forward):
@@ -63,7 +63,7 @@ def count_tiles(parts: tuple[PlanPart, ...], q_len: int, kv_len: int, q_offset: 
 
 def _one_document(kv_len: int) -> ExampleContext:
     """Return a batch's tensors where none are known: one document, no global token."""
-    return ExampleContext(kv_len, None, torch.zeros(kv_len, dtype=torch.int64))
+    return ExampleContext(kv_len, None, torch.zeros(kv_len, dtype=torch.int64, device="cpu"))
 
 
 def _short(part: PlanPart) -> Iterator[TileRun]:
@@ -80,12 +80,12 @@ def _row_extent(mask: Tensor | None, keys: Tensor) -> tuple[Tensor, Tensor, Tens
     Each is int64 `(tiles or 1, rows or 1)`, to be broadcast to all tiles and rows.
     """
     if mask is None:
-        number = torch.tensor([[keys.shape[1]]])
+        number = torch.tensor([[keys.shape[1]]], device="cpu")
         return keys.amin(1, keepdim=True), keys.amax(1, keepdim=True), number
     keys = keys[:, None, :]
     if mask.shape[0] == 1 and keys.shape[0] > 1:
         # Equal tiles: the first and last column seen are the same in each.
-        columns = torch.arange(mask.shape[2])
+        columns = torch.arange(mask.shape[2], device="cpu")
         first = torch.where(mask[0], columns, mask.shape[2] - 1).amin(1)
         last = torch.where(mask[0], columns, 0).amax(1)
         ordered = bool((keys[..., 1:] >= keys[..., :-1]).all())

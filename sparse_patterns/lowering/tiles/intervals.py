@@ -70,7 +70,7 @@ def _interval_tiles(
     """
     step = 1 if listed is not None else conjunct.dilation
     # Rows of every tile, padded to the tallest: the first and last key each sees.
-    offset = torch.arange(int(rows.max()))
+    offset = torch.arange(int(rows.max()), device="cpu")
     index = (starts[:, None] + offset * step).clamp(max=q.numel() - 1)
     inside = offset < rows[:, None]
     # In place from here on: these are the largest tensors of a plan.
@@ -83,8 +83,8 @@ def _interval_tiles(
     keep = ~unseen.all(1)
     count = ((k_last - k_first) // step + 1).clamp(min=0)
     pieces = torch.where(keep, -(-count // MAX_KEYS), 0)
-    source = torch.repeat_interleave(torch.arange(starts.numel()), pieces)
-    number = torch.arange(source.numel()) - (pieces.cumsum(0) - pieces)[source]
+    source = torch.repeat_interleave(torch.arange(starts.numel(), device="cpu"), pieces)
+    number = torch.arange(source.numel(), device="cpu") - (pieces.cumsum(0) - pieces)[source]
     k_start = k_first[source] + number * MAX_KEYS * step
     keys = (count[source] - number * MAX_KEYS).clamp(max=MAX_KEYS)
     tiles = Tiles(

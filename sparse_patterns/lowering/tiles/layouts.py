@@ -29,8 +29,8 @@ def layout_parts(
     height = -(-block // -(-block // MAX_ROWS))
     starts = (q % block % height == 0).nonzero().flatten()
     if not starts.numel() or starts[0] != 0:
-        starts = torch.cat([torch.zeros(1, dtype=torch.int64), starts])
-    rows = torch.cat([starts[1:], torch.tensor([q.numel()])]) - starts
+        starts = torch.cat([torch.zeros(1, dtype=torch.int64, device="cpu"), starts])
+    rows = torch.cat([starts[1:], torch.tensor([q.numel()], device="cpu")]) - starts
     block_row = torch.div(q[starts], block, rounding_mode="floor")
     tile, column = table_pairs(layout, block_row, -(-kv_len // block))
 
@@ -48,8 +48,8 @@ def layout_parts(
     for other in earlier:
         exact |= may_overlap(other, q_first, q_last, k_first, k_last, kv_len)
     tile, exact, k_first = tile[keep], exact[keep], k_first[keep]
-    key = k_first[:, None] + torch.arange(width)
-    row = torch.arange(int(rows.max()) if rows.numel() else 0)
+    key = k_first[:, None] + torch.arange(width, device="cpu")
+    row = torch.arange(int(rows.max()) if rows.numel() else 0, device="cpu")
     masks = (row < rows[tile][:, None])[:, :, None] & (key < kv_len)[:, None, :]
     if exact.any() and not conjunct.dynamic:
         position = (q[starts][:, None] + row)[tile[exact]]
@@ -90,16 +90,18 @@ def _gathered_parts(
         chosen = ((rows == height) & (filled == blocks)).nonzero().flatten()
         keys = blocks * width
         for some in chosen.split(max(1, MAX_GATHERED // keys)):
-            number = torch.arange(blocks)
+            number = torch.arange(blocks, device="cpu")
             own = number < count[some][:, None]
             pair = first_pair[some][:, None] + torch.minimum(number, count[some][:, None] - 1)
-            listed = (k_first[pair][:, :, None] + torch.arange(width)).clamp(max=kv_len - 1)
+            listed = (k_first[pair][:, :, None] + torch.arange(width, device="cpu")).clamp(
+                max=kv_len - 1
+            )
             mask = masks[pair][:, :, :height] & own[:, :, None, None]
             mask = mask.transpose(1, 2).reshape(some.numel(), height, keys)
             tiles = Tiles(
                 starts[some],
                 torch.full_like(some, height),
-                torch.arange(some.numel()) * keys,
+                torch.arange(some.numel(), device="cpu") * keys,
                 torch.full_like(some, keys),
                 torch.zeros_like(some),
                 [None],

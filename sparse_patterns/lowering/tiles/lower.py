@@ -27,7 +27,7 @@ def lower(pattern: Pattern, q_len: int, kv_len: int, q_offset: int) -> tuple[Pla
         return ()
     parts: list[PlanPart] = []
     conjuncts = to_conjuncts(pattern)
-    q = torch.arange(q_len) + q_offset
+    q = torch.arange(q_len, device="cpu") + q_offset
     for index, conjunct in enumerate(conjuncts):
         earlier = conjuncts[:index]
         if conjunct.batch:
@@ -42,7 +42,7 @@ def lower(pattern: Pattern, q_len: int, kv_len: int, q_offset: int) -> tuple[Pla
         lone = [atom for atom in alternatives(pattern) if isinstance(atom, Global) and atom.rows]
         known = {token - q_offset for atom in lone for token in atom.positions(kv_len)}
         whole = known.issuperset(tokens)
-        parts.append(row_part(pattern, torch.tensor(tokens), kv_len, q_offset, whole))
+        parts.append(row_part(pattern, torch.tensor(tokens, device="cpu"), kv_len, q_offset, whole))
     return tuple(part for part in parts if part.runs)
 
 

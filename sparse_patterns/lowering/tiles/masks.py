@@ -27,7 +27,7 @@ def evaluate_pairs(pattern: Pattern, q: Tensor, k: Tensor, kv_len: int) -> Tenso
         kv_len: Number of keys.
     """
     rows = q.shape[1]
-    out = torch.empty(q.shape[0], rows, k.shape[1], dtype=torch.bool)
+    out = torch.empty(q.shape[0], rows, k.shape[1], dtype=torch.bool, device="cpu")
     context = ExampleContext(kv_len)
     at_once = max(1, EVALUATED_AT_ONCE // max(1, rows * k.shape[1]))
     for first in range(0, q.shape[0], at_once):
@@ -58,20 +58,20 @@ def share_masks(tiles: Tiles, first: Tensor, last: Tensor) -> None:
     """Set kinds and masks from the first and last column each row sees; both -1 for no row."""
     height = first.shape[1]
     full = ((first <= 0) & ((last == tiles.keys[:, None] - 1) | (first < 0))).all(1)
-    generator = torch.Generator().manual_seed(0)
-    odd = torch.randint(1, 1 << 62, (2, height), generator=generator) * 2 + 1
+    generator = torch.Generator(device="cpu").manual_seed(0)
+    odd = torch.randint(1, 1 << 62, (2, height), generator=generator, device="cpu") * 2 + 1
     digest = ((first + 2) * odd[0]).sum(1) + ((last + 2) * odd[1]).sum(1)
     digest = digest * 31 + tiles.keys
     digest = torch.where(full, 0, digest)
     _, kind = torch.unique(digest, return_inverse=True)
     tiles.kind = kind
     tiles.masks = [None] * (int(kind.max()) + 1)
-    example = torch.full((len(tiles.masks),), -1)
-    example[kind] = torch.arange(kind.numel())
+    example = torch.full((len(tiles.masks),), -1, device="cpu")
+    example[kind] = torch.arange(kind.numel(), device="cpu")
     for number, tile in enumerate(example.tolist()):
         if full[tile]:
             continue
-        rows, column = int(tiles.rows[tile]), torch.arange(int(tiles.keys[tile]))
+        rows, column = int(tiles.rows[tile]), torch.arange(int(tiles.keys[tile]), device="cpu")
         a, b = first[tile, :rows, None], last[tile, :rows, None]
         assert torch.equal(first[kind == number], first[tile].expand_as(first[kind == number]))
         tiles.masks[number] = ((column >= a) & (column <= b))[None]
@@ -86,8 +86,8 @@ def evaluate_tiles(
     for rows, keys in torch.unique(shape[evaluate], dim=0).tolist():
         chosen = evaluate & (tiles.rows == rows) & (tiles.keys == keys)
         some = select_tiles(tiles, chosen)
-        at = some.q_start[:, None] + torch.arange(rows) * some.step
-        key = some.k_start[:, None] + torch.arange(keys) * some.step
+        at = some.q_start[:, None] + torch.arange(rows, device="cpu") * some.step
+        key = some.k_start[:, None] + torch.arange(keys, device="cpu") * some.step
         mask = evaluate_pairs(pattern, q[at], key if listed is None else listed[key], kv_len)
         kept.append(with_masks(some, mask))
     return concatenate_tiles(kept)
@@ -100,8 +100,8 @@ def with_masks(tiles: Tiles, mask: Tensor) -> Tiles:
     """
     count = tiles.q_start.numel()
     flat = mask.reshape(count, -1)
-    generator = torch.Generator().manual_seed(1)
-    odd = torch.randint(1, 1 << 62, (flat.shape[1],), generator=generator) * 2 + 1
+    generator = torch.Generator(device="cpu").manual_seed(1)
+    odd = torch.randint(1, 1 << 62, (flat.shape[1],), generator=generator, device="cpu") * 2 + 1
     at_once = max(1, EVALUATED_AT_ONCE // max(1, flat.shape[1]))
     digest = torch.cat([(part * odd).sum(1) for part in flat.split(at_once)])
     seen = flat.any(1)

@@ -58,18 +58,18 @@ def cut_queries(
         height = -(-size // -(-size // height))
         starts = (q % size % height == 0).nonzero().flatten()
         if not starts.numel() or starts[0] != 0:
-            starts = torch.cat([torch.zeros(1, dtype=torch.int64), starts])
-        stops = torch.cat([starts[1:], torch.tensor([q_len])])
+            starts = torch.cat([torch.zeros(1, dtype=torch.int64, device="cpu"), starts])
+        stops = torch.cat([starts[1:], torch.tensor([q_len], device="cpu")])
         return starts, stops - starts
     edges = _edges(conjunct, q, kv_len, step, height)
     if edges is not None:
         return edges
-    residues = torch.arange(min(step, q_len))
+    residues = torch.arange(min(step, q_len), device="cpu")
     lengths = (q_len - residues + step - 1) // step
     longest = int(lengths.max())
     if longest <= 2 * height:
         height = longest
-    tile = torch.arange(-(-longest // height))
+    tile = torch.arange(-(-longest // height), device="cpu")
     starts = (residues[:, None] + tile * height * step).flatten()
     rows = (lengths[:, None] - tile * height).clamp(max=height).flatten()
     return starts[rows > 0], rows[rows > 0]
@@ -99,9 +99,8 @@ def _edges(
     starts, rows = [], []
     for residue in range(step):
         length = (q.numel() - residue + step - 1) // step
-        cuts = torch.tensor(
-            [0, *range(first, length - last, height), length - last, length]
-        ).unique()
+        ends = [0, *range(first, length - last, height), length - last, length]
+        cuts = torch.tensor(ends, device="cpu").unique()
         starts.append(residue + cuts[:-1] * step)
         rows.append(cuts.diff())
     return torch.cat(starts), torch.cat(rows)

@@ -66,12 +66,12 @@ class TileRun:
 
     def query_rows(self) -> Tensor:
         """Return the query rows, int64 `(tiles, rows)`."""
-        tile, row = torch.arange(self.tiles), torch.arange(self.rows)
+        tile, row = torch.arange(self.tiles, device="cpu"), torch.arange(self.rows, device="cpu")
         return self.q_start + tile[:, None] * self.q_tile + row * self.q_step
 
     def key_indices(self) -> Tensor:
         """Return the keys, int64 `(tiles, keys)`."""
-        tile, column = torch.arange(self.tiles), torch.arange(self.keys)
+        tile, column = torch.arange(self.tiles, device="cpu"), torch.arange(self.keys, device="cpu")
         return self.k_start + tile[:, None] * self.k_tile + column * self.k_step
 
     @cached_property

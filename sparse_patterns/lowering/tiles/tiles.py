@@ -44,7 +44,7 @@ class Tiles:
 
     def to_runs(self) -> tuple[TileRun, ...]:
         """Group the tiles to as few runs as a greedy scan finds, in one of two orders."""
-        by_row = self._scan(torch.arange(self.q_start.numel()))
+        by_row = self._scan(torch.arange(self.q_start.numel(), device="cpu"))
         if self.step == 1 or len(by_row) <= 2:
             return by_row
         by_start = self._scan(self.q_start.argsort(stable=True))
@@ -77,7 +77,7 @@ class Tiles:
             count = stop - first
             mask = self.masks[kind]
             if mask is not None and mask.shape[0] > 1:
-                mask = mask[torch.tensor(rank[first:stop])]
+                mask = mask[torch.tensor(rank[first:stop], device="cpu")]
             if count == 1:
                 q_tile = k_tile = 0
             runs.append(
@@ -102,7 +102,7 @@ class Tiles:
         sorted_kind = self.kind[order]
         first = torch.searchsorted(sorted_kind, sorted_kind)
         rank = torch.empty_like(order)
-        rank[order] = torch.arange(order.numel()) - first
+        rank[order] = torch.arange(order.numel(), device="cpu") - first
         return rank
 
 

@@ -21,6 +21,9 @@ tipsv2_vision_model ultrabert unispeech unispeech-sat vit vit_mae vit_msn wav2ve
 xlm-roberta-xl youtu
 """.split()
 
+# Of these, the ones whose own code torch.compile breaks into several graphs.
+NOT_WHOLE = {"ctrl"}
+
 # By what the error says.
 REFUSED = {
     "consists of several models": """

@@ -7,7 +7,7 @@ from transformers import CONFIG_MAPPING, MODEL_MAPPING
 
 import sparse_patterns as sp
 from sparse_patterns.huggingface import set_pattern
-from tests.sparse_patterns.huggingface.architectures import NOT_MADE, REFUSED, WORKS
+from tests.sparse_patterns.huggingface.architectures import NOT_MADE, NOT_WHOLE, REFUSED, WORKS
 from tests.sparse_patterns.huggingface.reference import with_reference
 from tests.sparse_patterns.huggingface.small import make, on_meta, run
 
@@ -48,6 +48,23 @@ def test_it_equals_its_own_attention_under_the_same_mask(name: str) -> None:
     full, scale = run(model), float(wanted.abs().max())
     torch.testing.assert_close(got / scale, wanted / scale, rtol=0, atol=1e-5)
     assert (got - full).abs().max() > 1e-3 * scale
+
+
+WHOLE = [name for name in WORKS if name not in NOT_WHOLE]
+FIRST = {"llama", "bert"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in FIRST else pytest.param(name, marks=pytest.mark.slow) for name in WHOLE],
+)
+def test_it_is_compiled_whole(name: str) -> None:
+    torch._dynamo.reset()
+    model = set_pattern(make(name), NEAR)
+    wanted = run(model)
+    model.compile(fullgraph=True, backend="eager")
+    got, scale = run(model), float(wanted.abs().max())
+    torch.testing.assert_close(got / scale, wanted / scale, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", marked(list(WHY)))

@@ -133,22 +133,35 @@ def test_attention_weights_are_refused_by_all(name: str) -> None:
 
 
 @pytest.mark.parametrize("length", [5, 6, 9])
-@pytest.mark.parametrize("name", ["mistral", "phi3"])
-def test_static_caches_with_a_window_are_refused_with_the_reason(name: str, length: int) -> None:
-    """Also with a prompt as long as the window."""
-    if name == "mistral":
-        model = mistral()
-    else:
+@pytest.mark.parametrize("name", ["llama", "mistral", "phi3"])
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_static_cache_generates_what_the_dynamic_one_does(
+    name: str, length: int, padded: bool
+) -> None:
+    """Also with a prompt as long as the window of the model."""
+    if name == "phi3":
         config = transformers.Phi3Config(**SMALL, num_key_value_heads=2, sliding_window=6)
-        model = transformers.Phi3ForCausalLM(config).eval()
+        model = transformers.Phi3ForCausalLM(config).double().eval()
+    else:
+        model = {"llama": llama, "mistral": mistral}[name]()
     set_pattern(model, NEAR)
-    with pytest.raises(ValueError, match="static cache"):
-        model.generate(
-            some_ids(length=length),
-            cache_implementation="static",
-            max_new_tokens=3,
+    ids = some_ids(length=length)
+    real = torch.ones_like(ids)
+    if padded:
+        real[0, :2] = 0
+    scores = []
+    for kind in ("dynamic", "static"):
+        told = model.generate(
+            ids,
+            attention_mask=real,
+            cache_implementation=kind,
+            max_new_tokens=4,
             do_sample=False,
+            output_scores=True,
+            return_dict_in_generate=True,
         )
+        scores.append(torch.stack(told.scores))
+    torch.testing.assert_close(scores[1], scores[0], rtol=1e-11, atol=1e-11)
 
 
 def test_layers_without_a_number_are_counted() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import sparse_patterns as sp
 from sparse_patterns.huggingface.attach import set_pattern
-from sparse_patterns.huggingface.masks import ModelMask
+from sparse_patterns.huggingface.masks import CAUSAL, ModelMask
 from sparse_patterns.huggingface.packing import documents_in
 from tests.packed_patterns import PATTERNS, takes
 from tests.sparse_patterns.huggingface.models import (
@@ -230,17 +230,17 @@ def test_documents_that_cannot_be_are_refused(case: str) -> None:
 
 
 def test_one_document_is_no_packing() -> None:
-    mask = ModelMask(sp.Causal(), 5, 5)
+    mask = ModelMask(CAUSAL, 5, 5)
     assert documents_in(mask, 2, position_ids=torch.arange(5)[None] + 3) is None
     assert documents_in(mask, 1, cu_seq_lens_q=torch.tensor([0, 5])) is None
     # Positions of three axes, or of padded texts, tell nothing.
     assert documents_in(mask, 1, position_ids=torch.zeros(3, 1, 5).long()) is None
-    padded = ModelMask(sp.Causal(), 5, 5, real=torch.tensor([[False, True, True, True, True]]))
+    padded = ModelMask(CAUSAL, 5, 5, real=torch.tensor([[False, True, True, True, True]]))
     assert documents_in(padded, 1, position_ids=torch.tensor([[0, 0, 1, 2, 3]])) is None
 
 
 def test_documents_do_not_go_on_from_a_cache() -> None:
-    mask = ModelMask(sp.Causal(), 2, 7, q_offset=5)
+    mask = ModelMask(CAUSAL, 2, 7, q_offset=5)
     assert documents_in(mask, 1, position_ids=torch.tensor([[0, 0]])) is None
     with pytest.raises(ValueError, match="cannot go on from a cache"):
         documents_in(mask, 1, seq_idx=torch.zeros(1, 2).long())

@@ -43,7 +43,7 @@ def close(got: Tensor, wanted: Tensor) -> None:
 )
 def test_each_text_is_as_if_alone_and_padding_is_zeros(pattern: sp.Pattern) -> None:
     qkv = inputs()
-    mask = ModelMask(sp.Full(), LENGTH, LENGTH, real=real_tokens())
+    mask = ModelMask((), LENGTH, LENGTH, real=real_tokens())
     out = attend(qkv, pattern, mask)
     for example, (start, stop) in enumerate(TEXTS):
         alone = sp.attention(*(x[example : example + 1, :, start:stop] for x in qkv), pattern)
@@ -59,7 +59,7 @@ def test_tensors_of_the_batch_follow_the_texts() -> None:
         "segment_ids": torch.randint(2, (len(TEXTS), LENGTH)),
     }
     pattern = PATTERN & sp.SameDocument() | sp.BatchGlobal()
-    out = attend(qkv, pattern, ModelMask(sp.Full(), LENGTH, LENGTH, real=real_tokens()), **given)
+    out = attend(qkv, pattern, ModelMask((), LENGTH, LENGTH, real=real_tokens()), **given)
     for example, (start, stop) in enumerate(TEXTS):
         part = (slice(example, example + 1), slice(start, stop))
         alone = sp.attention(
@@ -79,7 +79,7 @@ def test_keys_that_a_cache_dropped_keep_their_places_and_stay_unseen(
     q, k, v = inputs(q_len=3)
     real = real_tokens() if padded else torch.ones(len(TEXTS), LENGTH, dtype=torch.bool)
     kept = [q, k[:, :, dropped:], v[:, :, dropped:]]
-    mask = ModelMask(sp.Full(), 3, LENGTH - dropped, LENGTH - 3, dropped, real if padded else None)
+    mask = ModelMask((), 3, LENGTH - dropped, LENGTH - 3, dropped, real if padded else None)
     out = attend(kept, PATTERN, mask)
     real[:, :dropped] = False
     for example, (start, _) in enumerate(TEXTS if padded else [(0, LENGTH)] * len(TEXTS)):
@@ -96,7 +96,7 @@ def test_keys_that_a_cache_dropped_keep_their_places_and_stay_unseen(
 
 
 def test_what_depends_on_the_length_is_refused_with_a_cache() -> None:
-    mask = ModelMask(sp.Full(), 3, LENGTH, LENGTH - 3)
+    mask = ModelMask((), 3, LENGTH, LENGTH - 3)
     for pattern in (sp.RandomBlocks(3, 1), sp.Window(1, 1) | sp.Global((-2,))):
         with pytest.raises(ValueError, match="depends on the final length"):
             attend(inputs(q_len=3), pattern, mask)

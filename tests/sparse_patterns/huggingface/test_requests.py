@@ -44,12 +44,6 @@ def test_what_cannot_be_done_is_refused_with_the_reason(case: str) -> None:
         model(some_ids(), **given)
 
 
-def test_static_caches_are_refused() -> None:
-    model, ids = set_pattern(llama(), NEAR), some_ids()
-    with pytest.raises(ValueError, match="static cache"):
-        model.generate(ids, cache_implementation="static", max_new_tokens=3)
-
-
 def test_weights_asked_for_by_the_configuration_are_refused() -> None:
     model = llama()
     model.set_attn_implementation("eager")

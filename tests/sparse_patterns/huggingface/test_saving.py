@@ -126,6 +126,24 @@ def test_a_pattern_without_a_plain_form_is_refused_while_saving(tmp_path: Path) 
     assert torch.equal(load(tmp_path, type(model))(ids).logits, model(ids).logits)
 
 
+def test_a_pattern_of_a_part_without_a_plain_form_is_refused_with_the_whole(
+    tmp_path: Path,
+) -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.CLIPConfig(
+        text_config={**SMALL, "num_hidden_layers": 1},
+        vision_config={**sizes, "intermediate_size": 8, "image_size": 16, "patch_size": 4},
+    )
+    whole: Any = transformers.CLIPModel(config)
+    set_pattern(whole.text_model, sp.Rule(lambda q, k, head: q >= k, name="earlier"))
+    for one in (whole, copy.deepcopy(whole)):
+        with pytest.raises(ValueError, match=r"cannot be saved with its pattern.*rule"):
+            one.save_pretrained(tmp_path)
+    assert whole.state_dict()
+    set_pattern(whole.text_model, NEAR)
+    whole.save_pretrained(tmp_path)
+
+
 def test_without_a_pattern_anywhere_it_is_asked_for() -> None:
     with pytest.raises(ValueError, match="LlamaForCausalLM has no sparse_pattern"):
         set_pattern(llama())
