@@ -37,11 +37,13 @@ class LabelledText(Record):
         text: The text.
         label: The name of its class; None where it is not known.
         group: What it shares with others, such as its author; "" where that does not matter.
+        notes: What reading it left out, to be counted.
     """
 
     text: str
     label: str | None
     group: str = ""
+    notes: tuple[str, ...] = ()
 
 
 class LabelledTexts(TaskData):
@@ -130,6 +132,7 @@ class LabelledTexts(TaskData):
         if not record.text.strip():
             raise RecordError(record.source, record.id, "text", "is empty")
         rows, notes = self.rows(record, self.first(), self.pieces(record.text), self.separator())
+        notes[:0] = record.notes
         if record.label is None:
             notes.append("no label, so it is not scored")
         return Example(record.id, rows, {"label": self.number(record)}, notes)
