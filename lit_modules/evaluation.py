@@ -19,7 +19,10 @@ from lit_modules.metrics import (
     classification_metrics,
 )
 
-__all__ = ["TASKS", "read_predictions", "score"]
+__all__ = ["COUNTS", "TASKS", "read_predictions", "score"]
+
+COUNTS = ("gold_singletons_left_out", "records", "missing")
+"""The figures that count; all others are scores."""
 
 Rows = dict[str, Mapping[str, Any]]
 """Predictions by id: what `predict_step` returns for each."""
@@ -61,7 +64,13 @@ def read_predictions(file: Path, data: Any) -> Rows:
 
 
 def score(
-    data: Any, split: str, found: Rows, *, rules: str = "squad", no_answer: bool = False
+    data: Any,
+    split: str,
+    found: Rows,
+    *,
+    rules: str = "squad",
+    no_answer: bool = False,
+    singletons: bool | None = None,
 ) -> dict[str, float]:
     """Return the figures of predictions, and how many records have none.
 
@@ -74,6 +83,8 @@ def score(
         found: Predictions by id.
         rules: How answers of extractive question answering are compared: squad or triviaqa.
         no_answer: Whether a question may have no answer.
+        singletons: Whether clusters of one mention are scored in coreference; None where a
+            prediction has one. Otherwise they are left out of both sides, and counted.
 
     Raises:
         ValueError: The task has no evaluation here, the split has no reference answers, or a
@@ -97,6 +108,8 @@ def score(
         raise ValueError(f"there is no prediction for {missing[0]!r} ({len(missing)} are missing)")
     if task == "extractive-qa":
         figures = _answers(found, gold, rules, no_answer)
+    elif task == "coreference":
+        figures = _clusters(found, gold, singletons)
     else:
         figures = TASKS[task](found, gold, data)
     return {**figures, "records": len(gold), "missing": len(missing)}
@@ -144,8 +157,12 @@ def _multihop(found: Rows, gold: Mapping[str, Mapping[str, Any]], data: Any) -> 
     return _plain(metric.compute())
 
 
-def _clusters(found: Rows, gold: Mapping[str, Any], data: Any) -> dict[str, float]:
-    metric = CoreferenceScore()
+def _clusters(
+    found: Rows, gold: Mapping[str, Any], singletons: bool | None = None
+) -> dict[str, float]:
+    if singletons is None:
+        singletons = any(len(cluster) == 1 for row in found.values() for cluster in row["clusters"])
+    metric = CoreferenceScore(singletons)
     for id_, clusters in gold.items():
         metric.update(found.get(id_, {"clusters": []})["clusters"], clusters)
     return _plain(metric.compute())
@@ -156,7 +173,7 @@ TASKS: dict[str, Callable[[Rows, Any, Any], dict[str, float]]] = {
     "candidate-choice": _candidates,
     "extractive-qa": lambda found, gold, data: _answers(found, gold, "squad", False),
     "multihop-qa": _multihop,
-    "coreference": _clusters,
+    "coreference": lambda found, gold, data: _clusters(found, gold),
 }
 """The function that scores predictions, by task."""
 

@@ -12,6 +12,7 @@ from lightning.pytorch import Trainer
 
 from lit_modules.callbacks.stages import Stages
 from lit_modules.classification import Classification
+from lit_modules.coreference import Coreference
 from lit_modules.nn.encoder.encoder import Encoder, EncoderConfig
 from lit_modules.pretrained.backbone import EncoderSettings
 from lit_modules.task import TaskModule
@@ -22,11 +23,15 @@ from tests.lit_modules.task_batches import (
     COMMON,
     ENCODER,
     PAD,
+    SMALL,
     VOCABULARY,
+    Made,
     TaskData,
+    coreference,
     eight,
     knows,
     model_of,
+    ranking_of,
 )
 
 TASKS = sorted(BATCHES)
@@ -273,3 +278,30 @@ def test_figures_of_all_processes_are_logged_without_a_warning() -> None:
     finally:
         dist.destroy_process_group()
     assert [dict(figures) for figures in together] == [alone]
+
+
+def with_singletons(seed: int) -> Made:
+    """A document in which two mentions refer to nothing."""
+    batch = coreference(seed)
+    lone = torch.tensor([[10, 10], [18, 18]])
+    batch["mentions"] = torch.cat((batch["mentions"], lone))
+    batch["clusters"] = torch.cat((batch["clusters"], torch.tensor([7, 8])))
+    return batch
+
+
+@pytest.mark.parametrize("singletons", [False, True])
+def test_coreference_is_scored_on_what_the_model_can_say(
+    singletons: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Coreference(
+        genres=3, ranking=SMALL, mention_weight=1.0, singletons=singletons, **COMMON
+    )
+    monkeypatch.setattr(model, "forward", ranking_of)
+    figures = figures_of(model, TaskData([with_singletons(seed) for seed in range(3)]))
+    assert figures["test/average_f1"] == 1.0
+    assert figures.get("test/gold_singletons_left_out") == (None if singletons else 6)
+
+
+def test_singletons_need_the_loss_of_mentions() -> None:
+    with pytest.raises(ValueError, match="singletons needs mention_weight > 0, got 0"):
+        Coreference(ranking=SMALL, singletons=True, **COMMON)
