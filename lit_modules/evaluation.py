@@ -21,7 +21,7 @@ from lit_modules.metrics import (
 
 __all__ = ["COUNTS", "TASKS", "read_predictions", "score"]
 
-COUNTS = ("gold_singletons_left_out", "records", "missing")
+COUNTS = ("gold_singletons_left_out", "verified_records", "records", "missing")
 """The figures that count; all others are scores."""
 
 Rows = dict[str, Mapping[str, Any]]
@@ -108,6 +108,11 @@ def score(
         raise ValueError(f"there is no prediction for {missing[0]!r} ({len(missing)} are missing)")
     if task == "extractive-qa":
         figures = _answers(found, gold, rules, no_answer)
+        verified = _verified(data, split)
+        if verified:
+            part = _answers(found, verified, rules, no_answer)
+            figures |= {f"verified_{name}": value for name, value in part.items()}
+            figures["verified_records"] = len(verified)
     elif task == "coreference":
         figures = _clusters(found, gold, singletons)
     else:
@@ -176,6 +181,12 @@ TASKS: dict[str, Callable[[Rows, Any, Any], dict[str, float]]] = {
     "coreference": lambda found, gold, data: _clusters(found, gold),
 }
 """The function that scores predictions, by task."""
+
+
+def _verified(data: Any, split: str) -> Any:
+    """Return the reference answers that people have verified; {} where a data set has none."""
+    told = getattr(data, "verified_references", None)
+    return dict(told(split)) if told is not None else {}
 
 
 def _plain(figures: Mapping[str, Any]) -> dict[str, float]:

@@ -96,6 +96,13 @@ class RecordData(ResumableData):
         """
         raise NotImplementedError(f"{type(self).__name__} has no reference answers")
 
+    def verified_references(self, split: SplitName) -> Iterator[tuple[str, Any]]:
+        """Yield those of `references` that people have verified, which are also scored apart.
+
+        A data set that has none yields nothing.
+        """
+        yield from ()
+
     def documents(self) -> dict[SplitName, list[Document]]:
         """Return the files of each split.
 
