@@ -305,3 +305,41 @@ def test_coreference_is_scored_on_what_the_model_can_say(
 def test_singletons_need_the_loss_of_mentions() -> None:
     with pytest.raises(ValueError, match="singletons needs mention_weight > 0, got 0"):
         Coreference(ranking=SMALL, singletons=True, **COMMON)
+
+
+def test_a_predicted_answer_is_within_one_paragraph(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of("multihop-qa")
+    batch = BATCHES["multihop-qa"](0)
+    first, second = batch["paragraph_positions"][0].tolist()[:2]
+    text = batch["context_mask"][0].nonzero().flatten().tolist()
+    before = [token for token in text if token < second][-1]
+    after = next(token for token in text if token > second)
+    assert first < before
+    scores = knows("multihop-qa", batch)
+    scores.spans.starts[0], scores.spans.ends[0] = -50.0, -50.0
+    scores.spans.starts[0, before], scores.spans.ends[0, after] = 50.0, 50.0
+    # The best within one paragraph, to be found in place of the two tokens that cross.
+    scores.spans.starts[0, after], scores.spans.ends[0, before] = 20.0, 10.0
+    scores.types[0] = torch.tensor([50.0, 0.0, 0.0])
+    offsets, whole = batch["offsets"][0], batch["texts"][0]
+    (answer, *_) = [found["answer"] for found in model.decode(scores, batch)]
+    assert answer == whole[int(offsets[after, 0]) : int(offsets[after, 1])]
+
+
+def test_a_question_without_context_gets_no_answer() -> None:
+    model = model_of("multihop-qa")
+    batch = BATCHES["multihop-qa"](0)
+    batch["context_mask"][0] = False
+    batch["answer_starts"][0] = batch["answer_ends"][0] = -1
+    for name in ("sentence_positions", "paragraph_positions", "sentence_paragraph"):
+        batch[name] = batch[name].clone()
+        batch[name][0] = -1
+    batch["facts"][0] = []
+    # The type of the answer alone would say "no", which is right.
+    scores = knows("multihop-qa", batch)
+    (found, *_) = model.decode(scores, batch)
+    assert (found["answer"], found["supporting_facts"], found["paragraphs"]) == ("", [], [])
+    metrics = model.build_metrics()
+    model.update_metrics(metrics, scores, model.decode(scores, batch), batch)
+    figures = metrics["hotpot"].compute()
+    assert figures["answer_exact_match"] == figures["support_f1"] == 0.75
