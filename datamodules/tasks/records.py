@@ -152,11 +152,14 @@ class RecordData(ResumableData):
         for document in documents[split] if own else documents["train"]:
             for record in self.read(document, split):
                 if isinstance(record, RecordError):
-                    yield record
+                    # Which part it would go to cannot be told; it is counted once, in training.
+                    if own or split == "train":
+                        yield record
                     continue
                 if record.id in seen:
                     where = f"is there twice, first in {seen[record.id]}"
-                    yield RecordError(record.source, record.id, "id", where)
+                    if own or split == "train":
+                        yield RecordError(record.source, record.id, "id", where)
                     continue
                 seen[record.id] = record.source
                 if split in ("train", *shares) and self.part_of(record, shares) != split:

@@ -49,7 +49,6 @@ class Hyperpartisan(LabelledTexts):
     """
 
     unique_ids = True
-    version = 2
     official = MappingProxyType(
         {
             "train": _names("training", "train", "training"),
