@@ -199,7 +199,7 @@ class CommandLine(LightningCLI):
         if not settings.test or is_dry(self.trainer) or self.trainer.interrupted:
             return
         if not has_batches(self.datamodule, "test"):
-            for callback in self.trainer.callbacks:
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, Report):
                     callback.write(self.trainer, self.model)
             name = type(self.datamodule).__name__
