@@ -37,6 +37,10 @@ class Coreference(TaskModule):
         ranking: Sizes of the head, which also bound its memory.
         mention_weight: Weight of a further loss that teaches which spans are mentions, for few data
             or fresh weights; 0, as in the paper, for none.
+        singletons: Whether mentions that refer to nothing are predicted, as clusters of one, and
+            scored; needs `mention_weight`. Otherwise a model can only predict links: those of the
+            data set (LitBank has them, OntoNotes has none) are not scored but counted, as
+            `gold_singletons_left_out`.
         **common: Arguments of `TaskModule`.
     """
 
@@ -50,6 +54,7 @@ class Coreference(TaskModule):
         genres: int = 1,
         ranking: RankingSettings = DEFAULT,
         mention_weight: float = 0.0,
+        singletons: bool = False,
         **common: Any,
     ) -> None:
         super().__init__(vocabulary_size, **common)
@@ -57,7 +62,13 @@ class Coreference(TaskModule):
             raise ValueError(f"genres must be >= 1, got {genres}")
         if mention_weight < 0:
             raise ValueError(f"mention_weight must be >= 0, got {mention_weight}")
+        if singletons and not mention_weight:
+            raise ValueError(
+                "singletons needs mention_weight > 0, got 0: without the loss of mentions nothing "
+                "tells a mention that refers to nothing from any other span"
+            )
         self.genres, self.mention_weight = genres, mention_weight
+        self.singletons = singletons
         plain = ranking if isinstance(ranking, Mapping) else vars(ranking)
         self.ranking = RankingSettings(**plain)
         self.save_hyperparameters({"ranking": dict(vars(self.ranking))})
@@ -91,12 +102,13 @@ class Coreference(TaskModule):
 
     def decode(self, scores: Ranking, batch: Batch) -> list[dict[str, Any]]:
         """Return `id` and `clusters`, each a list of [first word, last word]."""
-        clusters = [[list(span) for span in cluster] for cluster in decode_clusters(scores)]
-        return [{"id": batch["ids"][0], "clusters": clusters}]
+        clusters = decode_clusters(scores, self.singletons)
+        plain = [[list(span) for span in cluster] for cluster in clusters]
+        return [{"id": batch["ids"][0], "clusters": plain}]
 
     def build_metrics(self) -> dict[str, Metric]:
         """Return the scores of the CoNLL task."""
-        return {"coreference": CoreferenceScore()}
+        return {"coreference": CoreferenceScore(self.singletons)}
 
     def update_metrics(
         self,

@@ -19,10 +19,24 @@ from lit_modules.metrics import (
     classification_metrics,
 )
 
-__all__ = ["TASKS", "read_predictions", "score"]
+__all__ = ["COUNTS", "TASKS", "read_predictions", "score"]
+
+COUNTS = (
+    "gold_singletons_left_out",
+    "verified_records",
+    "records",
+    "missing",
+    "missing_answers",
+    "missing_facts",
+)
+"""The figures that count; all others are scores."""
 
 Rows = dict[str, Mapping[str, Any]]
 """Predictions by id: what `predict_step` returns for each."""
+
+
+# Of a submission for HotpotQA: answers and supporting facts.
+_PARTS = ("answer", "sp")
 
 
 def read_predictions(file: Path, data: Any) -> Rows:
@@ -44,7 +58,8 @@ def read_predictions(file: Path, data: Any) -> Rows:
     except ValueError:
         whole = None
     if isinstance(whole, dict) and "id" not in whole:
-        return _submitted(whole, str(file))
+        read = _hotpot if data.task == "multihop-qa" else _submitted
+        return read(whole, str(file))
     if text.lstrip().startswith("{"):
         rows = list(read_rows(file))
         if data.task == "extractive-qa":
@@ -53,20 +68,28 @@ def read_predictions(file: Path, data: Any) -> Rows:
         return _by_id(rows, str(file))
     if data.task == "coreference":
         # A response file has the format of a key, which the data set reads.
-        read = type(data)(val=str(file)).references("val")
-        return {id_: {"id": id_, "clusters": clusters} for id_, clusters in read}
+        key = type(data)(val=str(file)).references("val")
+        return {id_: {"id": id_, "clusters": clusters} for id_, clusters in key}
     if data.task == "classification":
         return _by_id(_labels(text), str(file))
     raise ValueError(f"--predictions {file}: neither JSON nor lines of JSON: {text:.60}")
 
 
 def score(
-    data: Any, split: str, found: Rows, *, rules: str = "squad", no_answer: bool = False
+    data: Any,
+    split: str,
+    found: Rows,
+    *,
+    rules: str = "squad",
+    no_answer: bool = False,
+    singletons: bool | None = None,
 ) -> dict[str, float]:
     """Return the figures of predictions, and how many records have none.
 
     A record without a prediction counts as wrong; in classification, where there is no wrong class
-    to count, it is an error.
+    to count, it is an error. In multi-hop question answering, an answer and supporting facts may
+    each be missing: `missing_answers` and `missing_facts` count them, `missing` records without
+    either.
 
     Args:
         data: The data set; it has `task` and `references(split)`.
@@ -74,6 +97,8 @@ def score(
         found: Predictions by id.
         rules: How answers of extractive question answering are compared: squad or triviaqa.
         no_answer: Whether a question may have no answer.
+        singletons: Whether clusters of one mention are scored in coreference; None where a
+            prediction has one. Otherwise they are left out of both sides, and counted.
 
     Raises:
         ValueError: The task has no evaluation here, the split has no reference answers, or a
@@ -97,6 +122,13 @@ def score(
         raise ValueError(f"there is no prediction for {missing[0]!r} ({len(missing)} are missing)")
     if task == "extractive-qa":
         figures = _answers(found, gold, rules, no_answer)
+        verified = _verified(data, split)
+        if verified:
+            part = _answers(found, verified, rules, no_answer)
+            figures |= {f"verified_{name}": value for name, value in part.items()}
+            figures["verified_records"] = len(verified)
+    elif task == "coreference":
+        figures = _clusters(found, gold, singletons)
     else:
         figures = TASKS[task](found, gold, data)
     return {**figures, "records": len(gold), "missing": len(missing)}
@@ -135,17 +167,24 @@ def _answers(
 
 def _multihop(found: Rows, gold: Mapping[str, Mapping[str, Any]], data: Any) -> dict[str, float]:
     metric = HotpotScore()
+    answers = [found.get(id_, {}).get("answer") for id_ in gold]
+    facts = [found.get(id_, {}).get("supporting_facts") for id_ in gold]
     metric.update(
-        [found.get(id_, {}).get("answer") for id_ in gold],
-        [found.get(id_, {}).get("supporting_facts") for id_ in gold],
+        answers,
+        facts,
         [one["answer"] for one in gold.values()],
         [one["supporting_facts"] for one in gold.values()],
     )
-    return _plain(metric.compute())
+    counts = {"missing_answers": answers.count(None), "missing_facts": facts.count(None)}
+    return {**_plain(metric.compute()), **counts}
 
 
-def _clusters(found: Rows, gold: Mapping[str, Any], data: Any) -> dict[str, float]:
-    metric = CoreferenceScore()
+def _clusters(
+    found: Rows, gold: Mapping[str, Any], singletons: bool | None = None
+) -> dict[str, float]:
+    if singletons is None:
+        singletons = any(len(cluster) == 1 for row in found.values() for cluster in row["clusters"])
+    metric = CoreferenceScore(singletons)
     for id_, clusters in gold.items():
         metric.update(found.get(id_, {"clusters": []})["clusters"], clusters)
     return _plain(metric.compute())
@@ -156,9 +195,15 @@ TASKS: dict[str, Callable[[Rows, Any, Any], dict[str, float]]] = {
     "candidate-choice": _candidates,
     "extractive-qa": lambda found, gold, data: _answers(found, gold, "squad", False),
     "multihop-qa": _multihop,
-    "coreference": _clusters,
+    "coreference": lambda found, gold, data: _clusters(found, gold),
 }
 """The function that scores predictions, by task."""
+
+
+def _verified(data: Any, split: str) -> Any:
+    """Return the reference answers that people have verified; {} where a data set has none."""
+    told = getattr(data, "verified_references", None)
+    return dict(told(split)) if told is not None else {}
 
 
 def _plain(figures: Mapping[str, Any]) -> dict[str, float]:
@@ -166,17 +211,28 @@ def _plain(figures: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _submitted(whole: Mapping[str, Any], source: str) -> Rows:
-    """Read {id: answer}, or {"answer": {id: ...}, "sp": {id: ...}}."""
-    if set(whole) == {"answer", "sp"} and isinstance(whole["answer"], dict):
-        ids = [*whole["answer"], *(id_ for id_ in whole["sp"] if id_ not in whole["answer"])]
-        return {
-            id_: {"answer": whole["answer"].get(id_), "supporting_facts": whole["sp"].get(id_)}
-            for id_ in ids
-        }
+    """Read {id: answer}."""
     for id_, answer in whole.items():
         if not isinstance(answer, str):
             raise ValueError(f"{source}: the answer to {id_!r} must be a text, got {answer!r:.60}")
     return {id_: {"answer": answer} for id_, answer in whole.items()}
+
+
+def _hotpot(whole: Mapping[str, Any], source: str) -> Rows:
+    """Read {"answer": {id: text}, "sp": {id: [[title, sentence], ...]}}, or {id: answer}."""
+    parts = {name: whole.get(name, {}) for name in _PARTS}
+    if not any(name in whole and isinstance(part, dict) for name, part in parts.items()):
+        return _submitted(whole, source)
+    for name in whole:
+        if name not in _PARTS:
+            raise ValueError(f"{source}: {name!r} is none of the keys {' and '.join(_PARTS)}")
+        if not isinstance(whole[name], dict):
+            raise ValueError(f"{source}: {name!r} must be an object, got {whole[name]!r:.60}")
+    answers, facts = _submitted(parts["answer"], source), parts["sp"]
+    return {
+        id_: {**answers.get(id_, {}), "supporting_facts": facts.get(id_)}
+        for id_ in dict.fromkeys([*answers, *facts])
+    }
 
 
 def _labels(text: str) -> Iterable[dict[str, Any]]:

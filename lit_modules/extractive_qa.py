@@ -194,10 +194,14 @@ def known_spans(batch: Batch) -> Tensor:
     return known
 
 
-def spans_of(scores: SpanScores, batch: Batch, top: int, longest: int) -> list[Span]:
+def spans_of(
+    scores: SpanScores, batch: Batch, top: int, longest: int, part: Tensor | None = None
+) -> list[Span]:
     """Return the best span of each example; see `best_spans`."""
     example, examples = batch["example"], len(batch["ids"])
-    return best_spans(*scores, batch["context_mask"], example, examples, top=top, longest=longest)
+    return best_spans(
+        *scores, batch["context_mask"], example, examples, top=top, longest=longest, part=part
+    )
 
 
 def span_text(span: Span, batch: Batch, example: int) -> str:

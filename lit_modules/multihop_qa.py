@@ -11,6 +11,7 @@ from torchmetrics import Metric
 
 from lit_modules.extractive_qa import SpanScores, check_search, span_losses, span_text, spans_of
 from lit_modules.metrics.hotpot import HotpotScore
+from lit_modules.nn.answer_spans import gold_mask
 from lit_modules.nn.evidence import choose_evidence, masked_bce
 from lit_modules.nn.heads import TwoLayers
 from lit_modules.nn.precision import widened
@@ -120,9 +121,14 @@ class MultihopQA(TaskModule):
         return total, types >= 0
 
     def decode(self, scores: MultihopScores, batch: Batch) -> list[dict[str, Any]]:
-        """Return `id`, `answer`, `supporting_facts` and `paragraphs` of each question."""
+        """Return `id`, `answer`, `supporting_facts` and `paragraphs` of each question.
+
+        A span is within one paragraph; a question without a paragraph gets no answer.
+        """
         h = self.hparams
-        spans = spans_of(scores.spans, batch, h["top"], h["longest_answer"])
+        # A mark begins each paragraph, so that counting them numbers these.
+        marks = gold_mask(batch["paragraph_positions"], batch["input_ids"].shape[1])
+        spans = spans_of(scores.spans, batch, h["top"], h["longest_answer"], marks.cumsum(1))
         types = scores.types.argmax(1).tolist()
         found = []
         for at, id_ in enumerate(batch["ids"]):
@@ -135,7 +141,7 @@ class MultihopQA(TaskModule):
                 owner,
             )
             titles = {paragraph: facts[s][0] for s, paragraph in enumerate(owner)}
-            kind = ANSWERS[types[at]]
+            kind = ANSWERS[types[at]] if facts else "span"
             found.append(
                 {
                     "id": id_,

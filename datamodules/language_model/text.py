@@ -23,7 +23,7 @@ from datamodules.language_model.sampling import (
     Streams,
 )
 from datamodules.loading.shards import Shard, Source
-from datamodules.tokenizers.text import ByteTokenizer, JsonTokenizer, Tokenizer
+from datamodules.tokenizers.text import ByteTokenizer, Encoded, JsonTokenizer, Tokenizer
 from datamodules.tokenizers.token_file import TokenFile, width_for
 
 __all__ = ["TextData", "tokenizer_for"]
@@ -228,6 +228,12 @@ class TextData(LanguageModelData):
         """Return what else the token files depend on, as plain data."""
         return {}
 
+    def _special_separator(self) -> Encoded | None:
+        """Return the separator as a token that no text can hold; None where it is a text."""
+        if not isinstance(self.tokenizer, JsonTokenizer):
+            return None
+        return self.tokenizer.special_token(self.separator)
+
     def _write(self, folder: Path, sections: Mapping[SplitName, Sequence[Section]]) -> None:
         for split, parts in sections.items():
             with (
@@ -236,6 +242,11 @@ class TextData(LanguageModelData):
             ):
                 for index, section in enumerate(parts):
                     between = self.separator.encode() if index else b""
+                    special = self._special_separator() if index else None
+                    if special is not None:
+                        tokens.write(special.ids)
+                        units.write(special.units or b"")
+                        between = b""
                     pieces = chain([between], section.pieces())
                     source, offset = str(section.document), section.start - len(between)
                     for part in self.tokenizer.encode_pieces(pieces, source, offset):

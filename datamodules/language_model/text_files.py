@@ -30,7 +30,7 @@ class TextFiles(TextData):
         test_fraction: Share of the test split; 0 for none.
         val_files: Files, folders and globs of the validation split, if it is separate.
         test_files: The same of the test split.
-        separator: Text between two files.
+        separator: Text between two files, or the name of a special token of the tokenizer.
         **kwargs: As in `TextData`.
     """
 

@@ -96,6 +96,13 @@ class RecordData(ResumableData):
         """
         raise NotImplementedError(f"{type(self).__name__} has no reference answers")
 
+    def verified_references(self, split: SplitName) -> Iterator[tuple[str, Any]]:
+        """Yield those of `references` that people have verified, which are also scored apart.
+
+        A data set that has none yields nothing.
+        """
+        yield from ()
+
     def documents(self) -> dict[SplitName, list[Document]]:
         """Return the files of each split.
 
@@ -145,11 +152,14 @@ class RecordData(ResumableData):
         for document in documents[split] if own else documents["train"]:
             for record in self.read(document, split):
                 if isinstance(record, RecordError):
-                    yield record
+                    # Which part it would go to cannot be told; it is counted once, in training.
+                    if own or split == "train":
+                        yield record
                     continue
                 if record.id in seen:
                     where = f"is there twice, first in {seen[record.id]}"
-                    yield RecordError(record.source, record.id, "id", where)
+                    if own or split == "train":
+                        yield RecordError(record.source, record.id, "id", where)
                     continue
                 seen[record.id] = record.source
                 if split in ("train", *shares) and self.part_of(record, shares) != split:

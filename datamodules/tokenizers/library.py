@@ -29,6 +29,8 @@ _MERGES = ("vocab.json", "merges.txt")
 class TokenizerFile:
     """The files of a tokenizer: pieces of words, with their places in the text.
 
+    A special token within a text is text like any other: `</s>` in a review ends nothing.
+
     Args:
         path: The JSON file, or a folder with `tokenizer.json`, with `vocab.json` and `merges.txt`
             (RoBERTa), or with `vocab.txt` (BERT).
@@ -61,8 +63,9 @@ class TokenizerFile:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the files."""
-        return digest_of([file.read_text(encoding="utf-8") for file in self.files])
+        """A hash of the files, and of what is made of a text that holds special tokens."""
+        contents = [file.read_text(encoding="utf-8") for file in self.files]
+        return digest_of([*contents, "special tokens are text"])
 
     @cached_property
     def size(self) -> int:
@@ -153,6 +156,8 @@ class TokenizerFile:
             raise ValueError(f"tokenizer {names[0]!r} cannot be read: {error}") from error
         made.no_truncation()
         made.no_padding()
+        # "</s>" in a text is text: only the code that lays out a row writes special tokens.
+        made.encode_special_tokens = True
         return made
 
     def __getstate__(self) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from datamodules.files.cache import digest_of
 from datamodules.files.documents import PIECE
 from datamodules.tokenizers.library import TokenizerFile
 from datamodules.tokenizers.token_file import width_for
@@ -167,8 +166,8 @@ class JsonTokenizer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the file."""
-        return digest_of(self.path.read_text(encoding="utf-8"))
+        """A hash of the file, and of how it is read."""
+        return self._file.fingerprint
 
     @property
     def vocabulary_size(self) -> int:
@@ -182,6 +181,15 @@ class JsonTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of tokens, special ones included."""
         return self._file.decode(ids)
+
+    def special_token(self, name: str) -> Encoded | None:
+        """Return the special token of a name, such as `<|endoftext|>`; None where it is a text."""
+        number = self._file.number(name)
+        if number is None or number not in self._file.special_numbers:
+            return None
+        code = _CODES[width_for(self.vocabulary_size)]
+        units = array.array("I", [len(name.encode())])
+        return Encoded(array.array(code, [number]).tobytes(), units.tobytes())
 
     def encode_pieces(
         self, pieces: Iterable[bytes], source: str, offset: int = 0

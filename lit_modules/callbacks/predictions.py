@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,11 @@ __all__ = ["WritePredictions", "read_rows"]
 class WritePredictions(Callback):
     """Writes what `predict_step` returns to `predictions.jsonl` in the run folder.
 
-    Token ids become text through the data set's `decode`. Several processes write a file each. From
-    the predictions of a task, which are mappings, the data set then makes its official submission
-    file with `submission(predictions)`, where it has one: `submission.json`, `.jsonl` or `.txt`,
-    as its content is.
+    Token ids become text through the data set's `decode`. Several processes write a file each, and
+    the first joins them in the order of the data: of each batch, the parts of all processes one
+    after the other. From the predictions of a task, which are mappings, the data set then makes its
+    official submission file with `submission(predictions)`, where it has one: `submission.json`,
+    `.jsonl` or `.txt`, as its content is.
 
     Args:
         folder: The run folder.
@@ -34,10 +37,16 @@ class WritePredictions(Callback):
         suffix = f"-{rank}" if trainer.world_size > 1 else ""
         return self.folder / f"predictions{suffix}.jsonl"
 
+    def _batches(self, trainer: Trainer, rank: int | None = None) -> Path:
+        """The file with the number of predictions of each batch of a process."""
+        return self._file(trainer, rank).with_suffix(".batches")
+
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start an empty file."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._file(trainer).write_text("", encoding="utf-8")
+        if trainer.world_size > 1:
+            self._batches(trainer).write_text("", encoding="utf-8")
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any
@@ -47,24 +56,46 @@ class WritePredictions(Callback):
         with open(self._file(trainer), "a", encoding="utf-8") as file:
             for row in outputs:
                 file.write(json.dumps(_record(row, decode), ensure_ascii=False) + "\n")
+        if trainer.world_size > 1:
+            with open(self._batches(trainer), "a", encoding="utf-8") as counts:
+                counts.write(f"{len(outputs)}\n")
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the submission file, and print the paths of the files."""
         trainer.strategy.barrier()
         if not trainer.is_global_zero:
             return
-        files = [self._file(trainer, rank) for rank in range(trainer.world_size)]
-        print(f"Predictions: {', '.join(map(str, files))}")
+        whole = self.folder / "predictions.jsonl"
+        if trainer.world_size > 1:
+            self._join(trainer, whole)
+        print(f"Predictions: {whole}")
         made = getattr(trainer.datamodule, "submission", None)  # type: ignore[attr-defined]
         if made is None:
             return
         try:
-            content = made([row for file in files for row in read_rows(file)])
+            content = made(list(read_rows(whole)))
         except NotImplementedError:
             return
         target = self.folder / f"submission{_suffix(content)}"
         target.write_text(content, encoding="utf-8")
         print(f"Submission: {target}")
+
+    def _join(self, trainer: Trainer, whole: Path) -> None:
+        """Join the files of all processes, batch by batch, and remove them."""
+        ranks = range(trainer.world_size)
+        counts = [self._batches(trainer, rank).read_text().split() for rank in ranks]
+        with ExitStack() as stack:
+            out = stack.enter_context(open(whole, "w", encoding="utf-8"))
+            files = [
+                stack.enter_context(open(self._file(trainer, rank), encoding="utf-8"))
+                for rank in ranks
+            ]
+            for batch in zip_longest(*counts, fillvalue="0"):
+                for file, count in zip(files, batch, strict=True):
+                    out.writelines(islice(file, int(count)))
+        for rank in ranks:
+            self._file(trainer, rank).unlink()
+            self._batches(trainer, rank).unlink()
 
 
 def read_rows(file: Path) -> Iterator[dict[str, Any]]:

@@ -23,6 +23,8 @@ PROMPT_TOKENS = 64
 class Report(Callback):
     """Prints figures and a sample after a test, and writes both to the run folder.
 
+    After training without a test there are figures of training and validation.
+
     Args:
         folder: The run folder.
         sample: Tokens of the sample; 0 for none.
@@ -53,6 +55,16 @@ class Report(Callback):
     @rank_zero_only
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print and write the figures, then the sample."""
+        self.write(trainer, pl_module)
+        text = self._write_sample(trainer, pl_module)
+        if text:
+            print(f"\nSample\n{text}\n")
+            (self.folder / "sample.txt").write_text(text, encoding="utf-8")
+        print(f"Run folder: {self.folder}")
+
+    @rank_zero_only
+    def write(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the figures that there are, and write them to `figures.json` in the run folder."""
         figures: dict[str, Any] = {
             "parameters": sum(p.numel() for p in pl_module.parameters()),
             **self._trained,
@@ -62,11 +74,6 @@ class Report(Callback):
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(self.folder / "figures.json", "w", encoding="utf-8") as file:
             json.dump(figures, file, indent=2)
-        text = self._write_sample(trainer, pl_module)
-        if text:
-            print(f"\nSample\n{text}\n")
-            (self.folder / "sample.txt").write_text(text, encoding="utf-8")
-        print(f"Run folder: {self.folder}")
 
     def _write_sample(self, trainer: Trainer, pl_module: LightningModule) -> str:
         """Let the model continue the test part; the new text is in brackets."""

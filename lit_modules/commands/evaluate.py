@@ -14,7 +14,7 @@ from lit_modules.callbacks.report import print_table
 from lit_modules.commands.errors import UsageError
 from lit_modules.commands.short_names import expand_words
 from lit_modules.commands.train import PARSER, Parser
-from lit_modules.evaluation import read_predictions, score
+from lit_modules.evaluation import COUNTS, read_predictions, score
 
 __all__ = ["evaluate"]
 
@@ -43,11 +43,11 @@ def evaluate(words: Sequence[str], datasets: Any) -> int:
         read_predictions(Path(given.predictions), data),
         rules=given.rules or model.get("rules", "squad"),
         no_answer=model.get("no_answer", False) if given.no_answer is None else given.no_answer,
+        singletons=model.get("singletons") if given.singletons is None else given.singletons,
     )
-    counts = ("records", "missing")
     print_table(
         f"{Path(given.predictions).name} on {given.split}",
-        [(n, f"{v:,}" if n in counts else f"{v:.4f}") for n, v in figures.items()],
+        [(n, f"{int(v):,}" if n in COUNTS else f"{v:.4f}") for n, v in figures.items()],
     )
     if given.output is not None:
         Path(given.output).write_text(json.dumps(figures, indent=2), encoding="utf-8")
@@ -75,6 +75,12 @@ def _parser() -> Parser:
     )
     parser.add_argument(
         "--no_answer", type=bool | None, help="whether a question may have no answer, likewise"
+    )
+    parser.add_argument(
+        "--singletons",
+        type=bool | None,
+        help="whether clusters of one mention are scored; by default as the configured model "
+        "predicts them, else where the predictions have one",
     )
     parser.add_argument("--output", type=str | None, help="a JSON file for the figures")
     parser.add_subclass_arguments(LightningDataModule, "data", required=False)

@@ -18,6 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.utilities import rank_zero_only
 
 from lit_modules.callbacks.checkpoints import CheckpointError, is_dry
+from lit_modules.callbacks.report import Report
 from lit_modules.callbacks.splits import has_batches
 from lit_modules.callbacks.stages import Stages
 from lit_modules.commands.early.picture import parse_config
@@ -210,6 +211,9 @@ class CommandLine(LightningCLI):
         if not settings.test or is_dry(self.trainer) or self.trainer.interrupted:
             return
         if not has_batches(self.datamodule, "test"):
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, Report):
+                    callback.write(self.trainer, self.model)
             name = type(self.datamodule).__name__
             rank_zero_only(print)(
                 f"{name} has no test split, so nothing was tested. Run folder: {self.run_folder}"

@@ -38,16 +38,23 @@ class CoreferenceScore(ExactMetric):
     """MUC, B-cubed, CEAF-phi4 and the average of their F1, over all documents together.
 
     Numerators and denominators are added over documents before they are divided, as the shared
-    tasks' scorer does. Clusters of one mention are counted, too: remove them from both
-    sides if the data set has none.
+    tasks' scorer does.
+
+    Args:
+        singletons: Whether clusters of one mention are scored. A model that only links mentions
+            cannot predict them: where they are left out of both sides, links alone decide, and
+            `gold_singletons_left_out` tells how many there were.
     """
 
     higher_is_better = True
     sums: Tensor
+    left_out: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, singletons: bool = True) -> None:
         super().__init__()
+        self.singletons = singletons
         self.add_sum("sums", (len(_MEASURES), 2, 2))
+        self.add_count("left_out")
 
     def update(
         self,
@@ -65,6 +72,9 @@ class CoreferenceScore(ExactMetric):
             ModuleNotFoundError: scipy is not installed.
         """
         key, response = _read(gold, "gold"), _read(predicted, "predicted")
+        if not self.singletons:
+            self.add("left_out", sum(len(cluster) == 1 for cluster in key))
+            key, response = ([c for c in side if len(c) > 1] for side in (key, response))
         found = _score(key, response)
         self.add("sums", torch.tensor(found, dtype=torch.float64, device="cpu"))
 
@@ -72,7 +82,8 @@ class CoreferenceScore(ExactMetric):
         """Return `muc_f1`, `muc_precision`, `muc_recall` and so on, and `average_f1`, in 0 to 1.
 
         The others are `b_cubed` and `ceaf_phi4`, and `mention` for finding the spans, whatever
-        their clusters. What has nothing to divide by is 0.
+        their clusters. What has nothing to divide by is 0. Without singletons there is also
+        `gold_singletons_left_out`, a count of clusters.
         """
         over, under = self.total("sums").unbind(-1)
         precision, recall = torch.where(under > 0, over / under, 0.0).unbind(-1)
@@ -85,6 +96,8 @@ class CoreferenceScore(ExactMetric):
             for part, value in parts.items()
         }
         values["average_f1"] = torch.stack([values[f"{m}_f1"] for m in _AVERAGED]).mean()
+        if not self.singletons:
+            values["gold_singletons_left_out"] = self.left_out
         return {name: v.to(figure_dtype()) for name, v in values.items()}
 
 

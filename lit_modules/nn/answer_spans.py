@@ -82,6 +82,7 @@ def best_spans(
     *,
     top: int = 20,
     longest: int = 30,
+    part: Tensor | None = None,
 ) -> list[Span]:
     """Return the best span of each example, among the `top` starts times the `top` ends of a row.
 
@@ -95,6 +96,8 @@ def best_spans(
         examples: Number of examples.
         top: Starts, and ends, that are considered.
         longest: Tokens of the longest span.
+        part: int64 `(rows, length)`, the part of the text that each token is in: a span does not
+            reach from one into another. None where the text is one part.
     """
     starts = widened(starts).masked_fill(~allowed, -torch.inf)
     ends = widened(ends).masked_fill(~allowed, -torch.inf)
@@ -104,6 +107,9 @@ def best_spans(
     scores = start_score[:, :, None] + end_score[:, None, :]
     tokens = end[:, None, :] - start[:, :, None] + 1
     scores = scores.masked_fill((tokens < 1) | (tokens > longest), -torch.inf)
+    if part is not None:
+        crosses = part.gather(1, start)[:, :, None] != part.gather(1, end)[:, None, :]
+        scores = scores.masked_fill(crosses, -torch.inf)
     score, at = scores.flatten(1).max(1)
     begin = start.gather(1, (at // count)[:, None])[:, 0]
     stop = end.gather(1, (at % count)[:, None])[:, 0]

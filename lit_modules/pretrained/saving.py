@@ -89,16 +89,16 @@ def save(
 
 def copy_tokenizer(source: Path, folder: Path, max_length: int) -> None:
     """Copy the tokenizer in a folder to another one; its longest text becomes `max_length`."""
-    for name in _TOKENIZER_FILES:
-        if not (source / name).is_file():
-            continue
+    there = [name for name in _TOKENIZER_FILES if (source / name).is_file()]
+    for name in there:
         if not (folder / name).exists() or not (source / name).samefile(folder / name):
             shutil.copyfile(source / name, folder / name)
     settings = folder / "tokenizer_config.json"
-    if settings.is_file():
-        content = read_json(settings)
+    if there:
+        # Without a length `transformers` cuts nothing, and a text that is too long fails later.
+        content = read_json(settings) if settings.is_file() else {}
         # Written only where it changes something, since the file is the user's.
-        if content.get("model_max_length", max_length) != max_length:
+        if content.get("model_max_length") != max_length:
             _write_json({**content, "model_max_length": max_length}, settings)
     fast = folder / "tokenizer.json"
     if fast.is_file():

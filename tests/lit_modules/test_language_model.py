@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
 import sparse_patterns as sp
+from datamodules.language_model.text_files import TextFiles
 from lit_modules.language_model import LanguageModel
 
 # What these small runs leave out on purpose.
@@ -201,6 +202,26 @@ def test_memory_scores_segments_as_one_long_pass(tmp_path):
     alone = make()
     [without] = trainer(tmp_path).test(alone, loader(data), verbose=False)
     assert abs(without["test/loss"] - found["test/loss"]) > 1e-5
+
+
+@pytest.mark.parametrize("step", [1, 3, 8])
+def test_windows_with_a_step_score_as_one_long_pass(tmp_path, step):
+    """Two layers of windows of 5 look back 10 tokens: so far before each scored one is enough."""
+    (tmp_path / "text").write_bytes(bytes(torch.randint(97, 108, (200,)).tolist()))
+    fields = dict(files=str(tmp_path / "text"), sequence_length=8, eval_length=10 + step)
+    fields |= dict(cache_dir=str(tmp_path / "cache"), test_fraction=0.4, val_fraction=0.3)
+    data = TextFiles(**fields, eval_step=step)
+    data.setup()
+    model = make(vocabulary_size=data.vocabulary_size)
+    [found] = trainer(tmp_path).test(model, datamodule=data, verbose=False)
+    text = (tmp_path / "text").read_bytes()[-80:]
+    ids = torch.tensor(list(text))[None]
+    whole = cross_entropy(model(ids[:, :-1]).flatten(0, 1).double(), ids[0, 1:])
+    assert found["test/loss"] == pytest.approx(float(whole.detach()), rel=1e-6)
+    # With less before it, a token is scored without all that the pattern shows it.
+    data = TextFiles(**{**fields, "eval_length": 4 + step}, eval_step=step)
+    [less] = trainer(tmp_path).test(model, datamodule=data, verbose=False)
+    assert abs(less["test/loss"] - found["test/loss"]) > 1e-5
 
 
 def test_memory_in_training_needs_to_know_what_a_row_continues(tmp_path):

@@ -12,6 +12,7 @@ from lightning.pytorch import Trainer
 
 from lit_modules.callbacks.stages import Stages
 from lit_modules.classification import Classification
+from lit_modules.coreference import Coreference
 from lit_modules.nn.encoder.encoder import Encoder, EncoderConfig
 from lit_modules.pretrained.backbone import EncoderSettings
 from lit_modules.task import TaskModule
@@ -22,11 +23,15 @@ from tests.lit_modules.task_batches import (
     COMMON,
     ENCODER,
     PAD,
+    SMALL,
     VOCABULARY,
+    Made,
     TaskData,
+    coreference,
     eight,
     knows,
     model_of,
+    ranking_of,
 )
 
 TASKS = sorted(BATCHES)
@@ -266,3 +271,68 @@ def test_figures_of_all_processes_are_logged_without_a_warning() -> None:
     finally:
         dist.destroy_process_group()
     assert [dict(figures) for figures in together] == [alone]
+
+
+def with_singletons(seed: int) -> Made:
+    """A document in which two mentions refer to nothing."""
+    batch = coreference(seed)
+    lone = torch.tensor([[10, 10], [18, 18]])
+    batch["mentions"] = torch.cat((batch["mentions"], lone))
+    batch["clusters"] = torch.cat((batch["clusters"], torch.tensor([7, 8])))
+    return batch
+
+
+@pytest.mark.parametrize("singletons", [False, True])
+def test_coreference_is_scored_on_what_the_model_can_say(
+    singletons: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Coreference(
+        genres=3, ranking=SMALL, mention_weight=1.0, singletons=singletons, **COMMON
+    )
+    monkeypatch.setattr(model, "forward", ranking_of)
+    figures = figures_of(model, TaskData([with_singletons(seed) for seed in range(3)]))
+    assert figures["test/average_f1"] == 1.0
+    assert figures.get("test/gold_singletons_left_out") == (None if singletons else 6)
+
+
+def test_singletons_need_the_loss_of_mentions() -> None:
+    with pytest.raises(ValueError, match="singletons needs mention_weight > 0, got 0"):
+        Coreference(ranking=SMALL, singletons=True, **COMMON)
+
+
+def test_a_predicted_answer_is_within_one_paragraph(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of("multihop-qa")
+    batch = BATCHES["multihop-qa"](0)
+    first, second = batch["paragraph_positions"][0].tolist()[:2]
+    text = batch["context_mask"][0].nonzero().flatten().tolist()
+    before = [token for token in text if token < second][-1]
+    after = next(token for token in text if token > second)
+    assert first < before
+    scores = knows("multihop-qa", batch)
+    scores.spans.starts[0], scores.spans.ends[0] = -50.0, -50.0
+    scores.spans.starts[0, before], scores.spans.ends[0, after] = 50.0, 50.0
+    # The best within one paragraph, to be found in place of the two tokens that cross.
+    scores.spans.starts[0, after], scores.spans.ends[0, before] = 20.0, 10.0
+    scores.types[0] = torch.tensor([50.0, 0.0, 0.0])
+    offsets, whole = batch["offsets"][0], batch["texts"][0]
+    (answer, *_) = [found["answer"] for found in model.decode(scores, batch)]
+    assert answer == whole[int(offsets[after, 0]) : int(offsets[after, 1])]
+
+
+def test_a_question_without_context_gets_no_answer() -> None:
+    model = model_of("multihop-qa")
+    batch = BATCHES["multihop-qa"](0)
+    batch["context_mask"][0] = False
+    batch["answer_starts"][0] = batch["answer_ends"][0] = -1
+    for name in ("sentence_positions", "paragraph_positions", "sentence_paragraph"):
+        batch[name] = batch[name].clone()
+        batch[name][0] = -1
+    batch["facts"][0] = []
+    # The type of the answer alone would say "no", which is right.
+    scores = knows("multihop-qa", batch)
+    (found, *_) = model.decode(scores, batch)
+    assert (found["answer"], found["supporting_facts"], found["paragraphs"]) == ("", [], [])
+    metrics = model.build_metrics()
+    model.update_metrics(metrics, scores, model.decode(scores, batch), batch)
+    figures = metrics["hotpot"].compute()
+    assert figures["answer_exact_match"] == figures["support_f1"] == 0.75

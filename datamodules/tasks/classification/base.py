@@ -8,7 +8,7 @@ import io
 import json
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -37,18 +37,21 @@ class LabelledText(Record):
         text: The text.
         label: The name of its class; None where it is not known.
         group: What it shares with others, such as its author; "" where that does not matter.
+        notes: What reading it left out, to be counted.
     """
 
     text: str
     label: str | None
     group: str = ""
+    notes: tuple[str, ...] = ()
 
 
 class LabelledTexts(TaskData):
     """Base of the classification tasks; the first token is global.
 
     A record of training whose text is also held out, or one of validation that is also tested on,
-    is an error: figures on it would be too good.
+    is an error: figures on it would be too good. Where such records are taken all the same, they
+    are counted.
 
     Attributes:
         unique_ids: Whether an id means the same record in all splits, so that these must not share
@@ -68,6 +71,7 @@ class LabelledTexts(TaskData):
     task = "classification"
     global_rule = "first"
     unique_ids: ClassVar[bool] = False
+    version = 2
 
     def __init__(
         self,
@@ -107,15 +111,18 @@ class LabelledTexts(TaskData):
         return f"{self.split_seed}:{record.group or record.id}"
 
     def records(self, split: SplitName) -> Iterator[Record | RecordError]:
-        """Yield the records of a split, those that are also held out as errors."""
-        texts, ids = ({}, {}) if self.keep_shared else self._held_out(split)
+        """Yield the records of a split; those that are also held out as errors, or noted."""
+        texts, ids = self._held_out(split)
         for record in super().records(split):
             if isinstance(record, LabelledText):
                 other = texts.get(_digest(record.text))
                 field = "text"
                 if other is None:
                     field, other = "id", ids.get(record.id)
-                if other is not None:
+                if other is not None and self.keep_shared:
+                    shared = f"{field} is also that of a held-out record"
+                    record = replace(record, notes=(*record.notes, shared))
+                elif other is not None:
                     record = RecordError(
                         record.source,
                         record.id,
@@ -130,6 +137,7 @@ class LabelledTexts(TaskData):
         if not record.text.strip():
             raise RecordError(record.source, record.id, "text", "is empty")
         rows, notes = self.rows(record, self.first(), self.pieces(record.text), self.separator())
+        notes[:0] = record.notes
         if record.label is None:
             notes.append("no label, so it is not scored")
         return Example(record.id, rows, {"label": self.number(record)}, notes)

@@ -20,6 +20,7 @@ from datamodules.tasks.classification.hyperpartisan_xml import articles, truths
 __all__ = ["Hyperpartisan"]
 
 _ARTICLES, _TRUTH = "articles-", "ground-truth-"
+_SCRIPTS = "scripts or style sheets in the article left out"
 
 
 def _names(release: str, *names: str) -> tuple[str, ...]:
@@ -32,7 +33,9 @@ class Hyperpartisan(LabelledTexts):
     """Hyperpartisan news of SemEval 2019 task 4; class 1 is hyperpartisan.
 
     Official files: `articles-training-byarticle-*.xml` with `ground-truth-training-byarticle-*.xml`
-    beside it, each as it is or zipped. Also JSON lines with id, text and label (true or false).
+    beside it, each as it is or zipped. All text of an article is kept, in order, each paragraph,
+    quotation, item of a list and so on as a line; scripts are left out, and counted. Also JSON
+    lines with id, text and label (true or false).
     Without files for validation and test, a tenth each is drawn from the training articles; equal
     texts are in the same split. No split may share an id or a text with another one.
 
@@ -102,13 +105,14 @@ class Hyperpartisan(LabelledTexts):
                 f"{document}: there is no {_TRUTH}... file beside it; name it by ground_truth"
             )
         missing = set(truth)
-        for id, text in articles(document):
+        for id, text, left_out in articles(document):
             missing.discard(id)
             if files and id not in truth:
                 problem = f"is not in {', '.join(map(str, files))}"
                 yield RecordError(document, id, "hyperpartisan", problem)
                 continue
-            yield LabelledText(id, str(document), text, truth.get(id))
+            notes = (_SCRIPTS,) if left_out else ()
+            yield LabelledText(id, str(document), text, truth.get(id), notes=notes)
         if self.ground_truth is None:
             for id in sorted(missing):
                 yield RecordError(files[0], id, "id", f"has no article in {document}")

@@ -11,19 +11,50 @@ from datamodules.files.records import RecordError
 
 __all__ = ["articles", "truths"]
 
+# Where these begin and end, so does a paragraph. All others stand within one, as links do.
+_BLOCKS = frozenset(
+    "address article aside blockquote br caption center dd details div dl dt fieldset figcaption "
+    "figure footer form h1 h2 h3 h4 h5 h6 header hr li main nav ol p pre section summary table "
+    "tbody td tfoot th thead title tr ul".split()
+)
+# A quotation is a paragraph unless it is part of one.
+_QUOTE, _PARAGRAPHS = "q", frozenset(("p", "li", "dd", "dt", "td", "th", "a"))
+# What these hold is not text.
+_NO_TEXT = frozenset(("script", "style"))
+# Between paragraphs: a character that XML cannot hold.
+_END = "\0"
 
-def articles(document: Document) -> Iterator[tuple[str, str]]:
-    """Yield id and text of each article: its title and its paragraphs, a line each.
+
+def articles(document: Document) -> Iterator[tuple[str, str, int]]:
+    """Yield id and text of each article: its title and all its text in order, a line a paragraph.
+
+    The third is how many elements were left out, since they hold scripts and no text.
 
     Raises:
         RecordError: The XML is broken, or an article has no id.
     """
     for id, element in _elements(document):
-        lines = [element.get("title", "")]
-        paragraphs = element.findall("p") or [element]
-        lines += ["".join(paragraph.itertext()) for paragraph in paragraphs]
-        plain = (" ".join(line.split()) for line in lines)
-        yield id, "\n".join(line for line in plain if line)
+        parts = [element.get("title", ""), _END]
+        left_out = _gather(element, parts, quote_is_part=False)
+        paragraphs = (" ".join(line.split()) for line in "".join(parts).split(_END))
+        yield id, "\n".join(line for line in paragraphs if line), left_out
+
+
+def _gather(element: Element, parts: list[str], quote_is_part: bool) -> int:
+    """Add the text within an element to `parts`; return how many elements were left out."""
+    left_out = 0
+    parts.append(element.text or "")
+    for child in element:
+        name = child.tag.rpartition("}")[2].lower()
+        if name in _NO_TEXT:
+            left_out += 1
+        else:
+            block = name in _BLOCKS or (name == _QUOTE and not quote_is_part)
+            parts.append(_END if block else "")
+            left_out += _gather(child, parts, quote_is_part or name in _PARAGRAPHS)
+            parts.append(_END if block else "")
+        parts.append(child.tail or "")
+    return left_out
 
 
 def truths(document: Document) -> Iterator[tuple[str, str]]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import replace
+from html import unescape
 from pathlib import PurePath
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from datamodules.files.documents import Document
 from datamodules.files.records import Record, RecordError, field_of
@@ -20,6 +23,7 @@ __all__ = ["Imdb"]
 
 _SENTIMENT = {"neg": 0, "negative": 0, "0": 0, "pos": 1, "positive": 1, "1": 1}
 _FOLDERS = {"neg": "neg", "pos": "pos", "unsup": None}
+_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 _TABLES = (".csv", ".parquet", ".jsonl")
 
 
@@ -35,9 +39,12 @@ class Imdb(LabelledTexts):
     Official files: `train/pos/*.txt`, `train/neg/*.txt` and the same of `test`, in a folder or in
     the archive aclImdb_v1.tar.gz. Also tables (.csv, .parquet, .jsonl) with the columns text and
     label (or review and sentiment): neg and pos, negative and positive, or 0 and 1. There is no
-    official validation split: `val_fraction` draws one. Training and test share a few reviews.
+    official validation split: `val_fraction` draws one. Training and test share a few reviews,
+    which are counted.
 
     Args:
+        markup: "text" makes line breaks of `<br />` and characters of entities such as `&amp;`;
+            "keep" takes the reviews as they stand in the files.
         source: Of tables with a column `source`, only rows with this value are taken.
         keep_shared: Take training reviews that are also in the test split.
         **kwargs: As in `LabelledTexts`: path, train, val, test, val_fraction, tokenizer,
@@ -53,8 +60,18 @@ class Imdb(LabelledTexts):
         }
     )
 
-    def __init__(self, *, source: str = "imdb", keep_shared: bool = True, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        markup: Literal["text", "keep"] = "text",
+        source: str = "imdb",
+        keep_shared: bool = True,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(keep_shared=keep_shared, **kwargs)
+        if markup not in ("text", "keep"):
+            raise ValueError(f"markup must be 'text' or 'keep', got {markup!r}")
+        self.markup = markup
         self.source = source
 
     @property
@@ -71,18 +88,22 @@ class Imdb(LabelledTexts):
 
     def settings(self) -> dict[str, Any]:
         """Return what the examples depend on besides the base's fields."""
-        return {**super().settings(), "source": self.source}
+        return {**super().settings(), "source": self.source, "markup": self.markup}
 
     def read(self, document: Document, split: SplitName) -> Iterator[Record | RecordError]:
         """Yield the review of a file, or those of a table."""
         if not is_table(document):
-            yield _review(document)
+            yield self._written(_review(document))
             return
         for place, row in table_rows(document):
             try:
-                yield self._row(document, place, row, split)
+                yield self._written(self._row(document, place, row, split))
             except RecordError as error:
                 yield error
+
+    def _written(self, review: LabelledText) -> LabelledText:
+        """Return a review as it is to be read: with its markup, or as plain text."""
+        return review if self.markup == "keep" else replace(review, text=_plain(review.text))
 
     def encode(self, record: LabelledText, split: SplitName) -> Example:
         """Return the rows of a review, and its class; none of a review from elsewhere."""
@@ -114,6 +135,11 @@ class Imdb(LabelledTexts):
             None if number is None else self.class_names[number],
             elsewhere if elsewhere not in (None, self.source) else "",
         )
+
+
+def _plain(text: str) -> str:
+    """Return the text that HTML shows."""
+    return unescape(_BREAK.sub("\n", text))
 
 
 def _turn(document: Document) -> tuple[int, str]:

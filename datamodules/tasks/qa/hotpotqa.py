@@ -53,7 +53,9 @@ class HotpotQA(TaskData):
 
     A row is `<s> [question] q [/question] <t> title </t> sentence [sent] ... [/par] yes no null
     </s>`. All paragraphs are in it, up to the first sentence that does not fit. An answer is marked
-    wherever it stands in a supporting paragraph, or, where it is in none, anywhere.
+    wherever it stands in a supporting paragraph, or, where it is in none, in any; never across two.
+    A question without context, which the retrieval of the full wiki can leave, is left out of
+    training; in evaluation it gets no answer, and counts as wrong.
 
     Official files: hotpot_train_v1.1.json, hotpot_dev_distractor_v1.json, and for the test split
     hotpot_test_fullwiki_v1.json.
@@ -70,6 +72,7 @@ class HotpotQA(TaskData):
 
     task = "multihop-qa"
     global_rule = "question-titles-and-sentences"
+    version = 2
     marks = ("[question]", "[/question]", "<t>", "</t>", "[sent]", "[/par]")
     official = MappingProxyType(
         {
@@ -107,7 +110,10 @@ class HotpotQA(TaskData):
         """Yield the questions of a file."""
         for number, value in enumerate(json_array(document), 1):
             try:
-                yield _record(value, str(document), f"number {number}")
+                record = _record(value, str(document), f"number {number}")
+                if not record.context and split == "train":
+                    raise RecordError(record.source, record.id, "context", "is empty")
+                yield record
             except RecordError as error:
                 yield error
 
@@ -132,10 +138,12 @@ class HotpotQA(TaskData):
         )
         suffix = self.pieces("yes no null", Role.ANSWER_WORD) + self.separator()
         context = record.context
-        if self.choice is not None:
+        if self.choice is not None and context:
             context = self.choice.of(record.id, record.source, context)
         page = Page(self, context, self.max_length - len(prefix) - len(suffix))
-        if not page.facts:
+        if not context:
+            notes.append("has no context, so it counts as wrong")
+        elif not page.facts:
             problem = f"no sentence fits into max_length {self.max_length} tokens; raise it"
             raise RecordError(record.source, record.id, "length", problem)
         notes += page.notes
@@ -202,12 +210,15 @@ class HotpotQA(TaskData):
 
 
 def _occurrences(page: Page, record: HotpotRecord) -> list[tuple[int, int]]:
-    """Return where the answer stands: in supporting paragraphs, or else anywhere."""
-    spans = answer_spans(page.text, [record.answer or ""])
+    """Return where the answer stands: in supporting paragraphs, or else in any."""
     titles = {title for title, _ in record.facts or ()}
-    areas = [a for a, title in zip(page.areas, page.titles, strict=True) if title in titles]
-    proven = [s for s in spans if any(a[0] <= s[0] and s[1] <= a[1] for a in areas)]
-    return proven or spans
+    everywhere, proven = [], []
+    for (begin, end), title in zip(page.areas, page.titles, strict=True):
+        found = answer_spans(page.text[begin:end], [record.answer or ""])
+        spans = [(begin + start, begin + stop) for start, stop in found]
+        everywhere += spans
+        proven += spans if title in titles else []
+    return proven or everywhere
 
 
 def _mark_evidence(row: Row, page: Page, record: HotpotRecord) -> list[str]:
@@ -235,7 +246,7 @@ def _record(value: Any, source: str, place: str) -> HotpotRecord:
                 problem = f"must be [title, [sentence, ...]] each, got {paragraph!r:.60}"
                 raise RecordError(source, id, "context", problem)
     if not any(sentence.strip() for _, sentences in context for sentence in sentences):
-        raise RecordError(source, id, "context", "is empty")
+        context = []
     facts = None
     if "supporting_facts" in value:
         facts = []

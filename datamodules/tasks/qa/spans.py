@@ -6,7 +6,12 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 
+from datamodules.tasks.qa.folding import Folded
+
 __all__ = ["answer_spans", "token_span"]
+
+# Those that are composed with no letter stay; Python does not count them to words.
+_ACCENTS = "\u0300-\u036f"
 
 
 def answer_spans(
@@ -14,7 +19,8 @@ def answer_spans(
 ) -> list[tuple[int, int]]:
     """Return every place where one of the answers stands, as characters [start, stop), in order.
 
-    Case is ignored, and white space counts as white space whatever it is. A place that two answers
+    Case is ignored, white space counts as white space whatever it is, and a letter with its accents
+    is the same however it is composed (Unicode's canonical equivalence). A place that two answers
     share is returned once; an answer within a longer one is a place of its own.
 
     Args:
@@ -23,16 +29,20 @@ def answer_spans(
         whole_words: Whether an answer must begin and end where words do: "York" is then not found
             in "Yorkshire".
     """
+    folded = Folded(text)
     found: set[tuple[int, int]] = set()
-    for answer in {" ".join(answer.split()).lower() for answer in answers}:
+    for answer in {Folded(" ".join(answer.split()).lower()).text for answer in answers}:
         if not answer:
             continue
         pattern = r"\s+".join(map(re.escape, answer.split()))
         if whole_words:
             # An answer may begin or end with a sign that is part of no word.
-            pattern = (r"(?<!\w)" if answer[0].isalnum() else "") + pattern
+            pattern = (rf"(?<![\w{_ACCENTS}])" if answer[0].isalnum() else "") + pattern
             pattern += r"(?!\w)" if answer[-1].isalnum() else ""
-        found.update(m.span() for m in re.finditer(pattern, text, re.IGNORECASE))
+        for match in re.finditer(pattern, folded.text, re.IGNORECASE):
+            span = folded.span(*match.span())
+            if span is not None:
+                found.add(span)
     return sorted(found)
 
 

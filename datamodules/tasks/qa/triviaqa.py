@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -12,24 +13,23 @@ from typing import Any, Literal
 from datamodules.files.archives import open_folder
 from datamodules.files.cache import cache_root, digest_of
 from datamodules.files.documents import Document
-from datamodules.files.records import Record, RecordError, field_of
+from datamodules.files.records import Record, RecordError
 from datamodules.files.splitting import SplitName
 from datamodules.files.text_records import json_array, whole_text
 from datamodules.registry import register
 from datamodules.tasks.qa.base import Asked, ExtractiveData
 from datamodules.tasks.qa.spans import answer_spans
-from datamodules.tasks.qa.trivia_records import (
-    TriviaRecord,
-    official_answers,
-    question_of,
-    squad_form,
+from datamodules.tasks.qa.trivia_records import TriviaRecord, question_of, squad_form
+from datamodules.tasks.qa.trivia_release import (
+    Release,
+    has_verified_marks,
+    is_verified,
+    is_verified_file,
 )
 from datamodules.tasks.rows import Example
 
 __all__ = ["TriviaQA"]
 
-# Lists of a question's documents, and the folder of the evidence that each is in.
-_LISTS = {"EntityPages": "wikipedia", "SearchResults": "web"}
 BETWEEN = "\n\n"
 """What stands between documents that are read together."""
 
@@ -42,6 +42,11 @@ class TriviaQA(ExtractiveData):
     form with aliases. An occurrence of the answer or an alias is found by its words, without regard
     to case.
 
+    Evaluation has figures of the verified questions besides: those that the split's file marks
+    (`QuestionPartOfVerifiedEval`, and `DocPartOfVerifiedEval` for the web), or that are in
+    `verified-wikipedia-dev.json` beside `wikipedia-dev.json`. Of a file that is itself the verified
+    one (`VerifiedEval`), only what is verified is read.
+
     Args:
         domain: Which part of the official release: "wikipedia" is evaluated by question, "web" by
             question and document.
@@ -50,12 +55,16 @@ class TriviaQA(ExtractiveData):
             example with the highest score. "together" reads all documents of a question as one
             text.
         evidence: Folder with the folders `wikipedia` and `web`; None takes `evidence` beside the
-            folder of the questions.
+            folder of the questions. A question of which some documents are not there keeps the
+            others. One of which none is there is an error; with `skip_bad_records` it is left out
+            of training, and counts as wrong in evaluation, as in the official scripts.
         whole_words: Whether an answer must begin and end where words do: "York" is then not found
             in "Yorkshire".
         **kwargs: As in `ExtractiveData`: path, train, val, test, tokenizer, max_length, long,
             max_question, batch_size, and more.
     """
+
+    version = 2
 
     def __init__(
         self,
@@ -98,12 +107,25 @@ class TriviaQA(ExtractiveData):
 
     def read(self, document: Document, split: SplitName) -> Iterator[Record | RecordError]:
         """Yield the questions of a file, or the pairs of question and document."""
+        release = Release(
+            str(document),
+            partial(self._evidence, document),
+            self.domain,
+            together=self.together,
+            scored=split != "train",
+            skip_bad=self.skip_bad_records,
+        )
+        verified_only: bool | None = None
         for number, value in enumerate(json_array(document, ("Data", "data")), 1):
+            if verified_only is None and has_verified_marks(value):
+                verified_only = is_verified_file(document)
+            if verified_only and not is_verified(value, "Question"):
+                continue
             if isinstance(value, Mapping) and "paragraphs" in value:
                 yield from squad_form(value, str(document), f"article {number}")
                 continue
             try:
-                yield from self._of_official(value, document, f"question {number}")
+                yield from release.records(value, f"question {number}", bool(verified_only))
             except RecordError as error:
                 yield error
 
@@ -113,7 +135,7 @@ class TriviaQA(ExtractiveData):
         Raises:
             RecordError: An evidence file is not UTF-8.
         """
-        texts, notes = [record.text] if record.text else [], []
+        texts, notes = [record.text] if record.text else [], list(record.notes)
         for file in record.files:
             try:
                 text = whole_text(Document(Path(file), Path(file).name))
@@ -123,14 +145,15 @@ class TriviaQA(ExtractiveData):
                 texts.append(text)
             else:
                 notes.append("empty evidence document")
-        text = BETWEEN.join(texts)
-        if not text:
-            return Example(record.id, [], {}, [*notes, "left out: all its evidence is empty"])
+        if not texts and split == "train":
+            return Example(record.id, [], {}, [*notes, "left out: it has no evidence"])
+        if not texts:
+            notes.append("has no evidence, so it counts as wrong")
         asked = Asked(
             record,
             record.question,
-            text,
-            answer_spans(text, record.spellings, self.whole_words),
+            BETWEEN.join(texts),
+            self._spans(texts, record.spellings) if texts else (),
             record.answers,
             True,
             record.question_id,
@@ -141,12 +164,35 @@ class TriviaQA(ExtractiveData):
 
     def references(self, split: SplitName) -> Iterator[tuple[str, list[str]]]:
         """Yield (id in the submission, accepted answers)."""
+        yield from self._answers(self.good_records(split))
+
+    def verified_references(self, split: SplitName) -> Iterator[tuple[str, list[str]]]:
+        """Yield what `references` yields, of the verified questions alone; nothing without any."""
+        found = dict(self._answers(r for r in self.good_records(split) if r.verified))
+        for document in self.documents().get(split, ()) if not found else ():
+            path = document.path.parent / f"verified-{document.path.name}"
+            if document.member is None and path.is_file():
+                records = self.read(Document(path, path.name), split)
+                found |= dict(self._answers(r for r in records if isinstance(r, TriviaRecord)))
+        whole = dict(self.references(split)) if self.limit is not None else found
+        yield from ((id, answers) for id, answers in found.items() if id in whole)
+
+    def _answers(self, records: Iterable[TriviaRecord]) -> Iterator[tuple[str, list[str]]]:
         seen = set()
-        for record in self.good_records(split):
+        for record in records:
             id = self._submitted(record.id)
             if id not in seen:
                 seen.add(id)
                 yield id, list(record.answers)
+
+    def _spans(self, texts: Sequence[str], spellings: Sequence[str]) -> list[tuple[int, int]]:
+        """Return where an answer stands in texts that are joined; never across two of them."""
+        found, begin = [], 0
+        for text in texts:
+            spans = answer_spans(text, spellings, self.whole_words)
+            found += [(begin + start, begin + stop) for start, stop in spans]
+            begin += len(text) + len(BETWEEN)
+        return found
 
     def submission(self, predictions: Iterable[Mapping[str, Any]]) -> str:
         """Return the official file: {id: answer}, by question, or for the web by document too.
@@ -162,35 +208,6 @@ class TriviaQA(ExtractiveData):
 
     def _submitted(self, id: str) -> str:
         return id if self.domain == "web" else question_of(id)
-
-    def _of_official(
-        self, value: Any, document: Document, place: str
-    ) -> Iterator[TriviaRecord | RecordError]:
-        source = str(document)
-        id = field_of(value, "QuestionId", str, source, place)
-        question = field_of(value, "Question", str, source, id)
-        answers, spellings = official_answers(value, source, id)
-        folder = self._evidence(document)
-        files = {}  # a page may be in both lists
-        for name, part in _LISTS.items():
-            listed = field_of(value, name, list, source, id) if name in value else []
-            for page in listed:
-                file = field_of(page, "Filename", str, source, id)
-                files[file] = folder / part / file
-        missing = [file for file, path in files.items() if not path.is_file()]
-        if missing:
-            problem = f"there is no {files[missing[0]]}"
-            raise RecordError(source, id, "Filename", problem)
-        if not files:
-            raise RecordError(source, id, "EntityPages", "the question has no evidence")
-        if self.together:
-            paths = tuple(map(str, files.values()))
-            yield TriviaRecord(id, source, question, id, paths, "", answers, spellings)
-            return
-        for file, path in files.items():
-            yield TriviaRecord(
-                f"{id}--{file}", source, question, id, (str(path),), "", answers, spellings
-            )
 
     def _evidence(self, document: Document) -> Path:
         found = self._find_evidence(document)

@@ -25,7 +25,16 @@ _CLASSES = {
 _OURS = "lit_modules."
 _ENCODER = "lit_modules.pretrained.backbone.EncoderSettings"
 _WORDS = ("config", "print_config", "help", "seed_everything", *PARTS)
-_OF_EVALUATE = ("predictions", "split", "rules", "no_answer", "output", "ckpt_path", "weights_only")
+_OF_EVALUATE = (
+    "predictions",
+    "split",
+    "rules",
+    "no_answer",
+    "singletons",
+    "output",
+    "ckpt_path",
+    "weights_only",
+)
 # Arguments of a trainer's methods that are no options: the command line makes these objects.
 _OBJECTS = ("self", "model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders")
 # Of our own data sets: what names files and folders that must be there.

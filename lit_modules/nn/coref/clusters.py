@@ -67,11 +67,17 @@ def _cluster_of(spans: Tensor, mentions: Tensor, clusters: Tensor) -> Tensor:
     return torch.tensor(numbers, dtype=torch.int64, device=spans.device)
 
 
-def decode_clusters(ranking: Ranking) -> Clusters:
+def decode_clusters(ranking: Ranking, singletons: bool = False) -> Clusters:
     """Link each span to its best antecedent, where that scores above 0, and join the links.
 
+    Args:
+        ranking: The output of the head.
+        singletons: Whether a span without a link is a cluster of its own, where its score as a
+            mention is above 0.
+
     Returns:
-        Clusters of at least two spans (first word, last word), each in order.
+        Clusters of spans (first word, last word), each in order; of at least two spans each unless
+        `singletons`.
     """
     spans = [(first, last) for first, last in ranking.spans.tolist()]
     if ranking.scores.numel() == 0:
@@ -86,6 +92,10 @@ def decode_clusters(ranking: Ranking) -> Clusters:
         cluster = cluster_of.setdefault(other, [spans[other]])
         cluster.append(spans[span])
         cluster_of[span] = cluster
+    if singletons:
+        for span, is_mention in enumerate((ranking.mentions > 0).tolist()):
+            if is_mention:
+                cluster_of.setdefault(span, [spans[span]])
     different = {id(cluster): cluster for cluster in cluster_of.values()}
     return sorted(sorted(cluster) for cluster in different.values())
 

@@ -110,6 +110,26 @@ def test_a_tokenizer_counts_bytes(folder: Path, tmp_path: Path) -> None:
     assert batch["units_scored"].shape == (8,)
 
 
+def test_special_tokens_are_text_but_for_the_separator(tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    words = {"<e>": 0, "<": 1, "e": 2, ">": 3, "a": 4, "?": 5}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="?"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")
+    tokenizer.add_special_tokens(["<e>"])
+    tokenizer.save(str(tmp_path / "t.json"))
+    for name in ("1", "2"):
+        (tmp_path / name).write_text("a<e>a")
+    files = [str(tmp_path / name) for name in ("1", "2")]
+    text = [4, 1, 2, 3, 4]
+    for separator, between in (("<e>", [0]), ("<e", [1, 2]), ("", [])):
+        fields = {"val_fraction": 0, "test_fraction": 0, "separator": separator}
+        split = TextFiles(files, tokenizer=str(tmp_path / "t.json"), **fields).split("train")
+        assert split is not None
+        assert split.units is not None
+        assert split.tokens.read(0, len(split.tokens)).tolist() == [*text, *between, *text]
+        assert int(split.units.read(0, len(split.units)).sum()) == 10 + len(separator)
+
+
 def test_text_that_a_tokenizer_cannot_read_is_named(tmp_path: Path) -> None:
     tokenizers = pytest.importorskip("tokenizers")
     tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0}, "a")).save(str(tmp_path / "t.json"))

@@ -267,6 +267,20 @@ def test_labels_outside_the_set_and_missing_texts_are_told(
     assert data.sizes("train") == {"records": 5, "examples": 3}
 
 
+def test_a_bad_record_is_counted_once_over_all_splits(
+    folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad: list[Any] = [*records_of(40), {"id": "y", "label": 0}, {**records_of(1)[0]}]
+    write(Path(folder) / "train.jsonl", bad)
+    (Path(folder) / "dev.jsonl").unlink()
+    data = Toy(path=folder, val_fraction=0.3, test_fraction=0.3, skip_bad_records=True)
+    sizes = [data.sizes(split) for split in ("train", "val", "test")]
+    assert sum(size["records"] for size in sizes) == 42
+    assert sum(size["examples"] for size in sizes) == 40
+    assert capsys.readouterr().err.count("left out") == 2
+    assert sum(sum(map(len, data.notes(split).values())) for split in data.splits()) == 2
+
+
 def test_it_is_told_once_unless_it_is_asked_for(
     folder: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

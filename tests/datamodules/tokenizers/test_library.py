@@ -45,6 +45,32 @@ def test_pieces_point_at_their_characters_without_white_space(file: Path) -> Non
     assert covered == {place for place, sign in enumerate(text) if sign != " "}
 
 
+def test_special_tokens_in_a_text_are_text(file: Path, tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    bert = tmp_path / "bert"
+    bert.mkdir()
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[", "]", "sep", "the", "fox"]
+    (bert / "vocab.txt").write_text("\n".join(words))
+    marked = tokenizers.Tokenizer.from_file(str(file))
+    marked.add_special_tokens(["[ent]"])
+    marked.save(str(tmp_path / "marked.json"))
+    for source, text in (
+        (file, "the </s> fox <pad><mask> <s>"),
+        (bert, "the [SEP] fox"),
+        (tmp_path / "marked.json", "the [ent] fox"),
+    ):
+        tokenizer = TokenizerFile(str(source))
+        for ids in (tokenizer.pieces(text)[0], tokenizer.pieces_within(text)[0]):
+            assert not set(ids) & tokenizer.special_numbers
+        places = tokenizer.pieces(text)[1]
+        covered = {at for start, stop in places for at in range(start, stop)}
+        assert covered == {at for at, sign in enumerate(text) if sign != " "}
+    tokenizer = TokenizerFile(str(file))
+    text = "the </s> fox"
+    assert tokenizer.text(tokenizer.pieces_within(text)[0]) == text
+    assert pickle.loads(pickle.dumps(tokenizer)).pieces(text) == tokenizer.pieces(text)
+
+
 def test_text_comes_back(file: Path) -> None:
     tokenizer = TokenizerFile(str(file))
     ids, _ = tokenizer.pieces_within("the lazy fox")

@@ -67,6 +67,13 @@ def test_marks_follow_the_vocabulary(trained: Path, index: int) -> None:
     assert again.encode(TEXT) == tokenizer.encode(TEXT)
 
 
+@pytest.mark.parametrize("source", ["words", "bytes"])
+def test_special_tokens_in_a_text_are_text(source: str) -> None:
+    tokenizer = TaskTokenizer(source)
+    special = {tokenizer.pad_id, tokenizer.first_id, tokenizer.separator_id}
+    assert not special & set(tokenizer.encode("a </s> <s> <pad> b")[0])
+
+
 def test_a_text_with_the_name_of_a_mark_is_no_mark() -> None:
     tokenizer = TaskTokenizer("words", MARKS)
     assert tokenizer.mark_id("[ent]") not in tokenizer.encode("a [ent] b")[0]

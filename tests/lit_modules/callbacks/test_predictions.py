@@ -53,10 +53,18 @@ def test_the_submission_is_of_all_processes(tmp_path: Path, content: str, name: 
     for rank in (1, 0):
         run = trainer(data, rank, 2)
         callback.on_predict_start(run, None)  # type: ignore[arg-type]
-        callback.on_predict_batch_end(run, None, [{"id": str(rank)}])  # type: ignore[arg-type]
+        # The last batch of the second process is a filler, without predictions.
+        for batch in ([0, 1], [2, 3]) if rank == 0 else ([10, 11, 12], []):
+            rows = [{"id": str(place)} for place in batch]
+            callback.on_predict_batch_end(run, None, rows)  # type: ignore[arg-type]
         callback.on_predict_end(run, None)  # type: ignore[arg-type]
     assert (tmp_path / f"submission{name}").read_text() == content
-    assert data.rows == [{"id": "0"}, {"id": "1"}]
+    assert [row["id"] for row in data.rows] == ["0", "1", "10", "11", "12", "2", "3"]
+    assert list(read_rows(tmp_path / "predictions.jsonl")) == data.rows
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "predictions.jsonl",
+        f"submission{name}",
+    ]
 
 
 def test_a_data_set_without_a_format_has_no_submission(tmp_path: Path) -> None:

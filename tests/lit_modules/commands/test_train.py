@@ -1,5 +1,6 @@
 """Trainer commands as a new user runs them: each says what it should, and nothing twice."""
 
+import json
 import warnings
 from pathlib import Path
 
@@ -67,6 +68,10 @@ def test_a_split_that_is_not_there(
     assert errors == []
     assert [str(one.message) for one in warned] == []
     assert "Imdb has no test split, so nothing was tested. Run folder: runs/run" in printed
+    figures = json.loads(Path("runs/run/figures.json").read_text())
+    assert {"parameters", "optimizer steps", "train/loss"} <= set(figures)
+    assert "Figures" in printed
+    assert all(name in printed for name in figures)
     for command, part in (("test", "test"), ("validate", "val")):
         _, errors = said(capsys, command, *words, "--ckpt_path=last", status=1)
         assert errors == [

@@ -232,3 +232,18 @@ def test_a_missing_library_names_its_extra(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without_scipy)
     with pytest.raises(ModuleNotFoundError, match=r"needs scipy: install .* extra `tasks`"):
         CoreferenceScore().update(clusters("ab"), clusters("ab"))
+
+
+def test_without_singletons_links_alone_decide():
+    key, response = "a b cd efg", "cd efg"
+    assert score(response, key)["average_f1"] < 0.9
+    metric = CoreferenceScore(singletons=False)
+    # Those that are predicted all the same are left out, too.
+    for predicted in (response, response + " a h"):
+        metric.update(clusters(predicted), clusters(key))
+    found = {name: float(value) for name, value in metric.compute().items()}
+    assert found.pop("gold_singletons_left_out") == 4
+    assert set(found.values()) == {1.0}
+    metric.update(clusters("cde fg"), clusters(key))
+    assert metric.compute()["average_f1"] < 1
+    assert "gold_singletons_left_out" not in score(response, key)

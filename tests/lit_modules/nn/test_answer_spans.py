@@ -74,6 +74,23 @@ def test_the_best_span_is_that_of_a_search_over_all() -> None:
             assert found[example].score == pytest.approx(score, abs=1e-6)
 
 
+def test_a_span_is_within_one_part_of_the_text() -> None:
+    for seed in range(20):
+        torch.manual_seed(seed)
+        starts, ends = torch.randn(2, 1, 9)
+        part = (torch.rand(1, 9) < 0.3).cumsum(1)
+        allowed = torch.ones(1, 9, dtype=torch.bool)
+        alone = torch.zeros(1, dtype=torch.int64)
+        (found,) = best_spans(starts, ends, allowed, alone, 1, top=9, longest=4, part=part)
+        spans = [
+            (float(starts[0, a] + ends[0, b]), a, b)
+            for a in range(9)
+            for b in range(a, min(a + 4, 9))
+            if part[0, a] == part[0, b]
+        ]
+        assert (found.start, found.end) == max(spans)[1:]
+
+
 def test_only_the_top_starts_and_ends_are_paired() -> None:
     starts = torch.tensor([[0.0, 5.0, 4.0, 9.0]])
     ends = torch.tensor([[7.0, 0.0, 6.0, 0.0]])

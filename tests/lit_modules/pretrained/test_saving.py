@@ -127,6 +127,23 @@ def test_the_tokenizer_comes_along(tmp_path, folder):
     assert json.loads((folder / "tokenizer_config.json").read_text()) == settings
 
 
+@pytest.mark.parametrize("settings", [None, {}, {"model_max_length": 10**30}])
+def test_the_longest_text_is_the_new_one_whatever_was_said(tmp_path, folder, settings):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.WordLevel({f"w{n}": n for n in range(40)}, unk_token="w2"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    if settings is not None:
+        settings = {"tokenizer_class": "PreTrainedTokenizerFast", **settings}
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    save_encoder(make_long(load_encoder(folder), 300, 16), tmp_path / "long")
+    written = json.loads((tmp_path / "long" / "tokenizer_config.json").read_text())
+    assert written == {**(settings or {}), "model_max_length": 300}
+    copied = transformers.AutoTokenizer.from_pretrained(tmp_path / "long")
+    assert copied.model_max_length == 300
+
+
 def test_saving_over_the_folder_it_came_from(folder):
     (folder / "vocab.json").write_text("{}")
     encoder = load_encoder(folder)

@@ -10,7 +10,7 @@ from datamodules.files.records import RecordError
 
 ARTICLE = (
     '<article id="{id}" published-at="2017-09-10" title="Caf&#233; {id}"><p>One <a href="x" '
-    'type="external">link</a>\n  &amp; {id}.</p>\n<q>left out</q><p>Two</p></article>'
+    'type="external">link</a>\n  &amp; {id}.</p>\n<q>Said</q><p>Two</p></article>'
 )
 TRUTH = '<article id="{id}" hyperpartisan="{label}" url="http://x" labeled-by="article"/>'
 HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n'
@@ -54,7 +54,7 @@ def test_the_official_pair(tmp_path, zipped, named):
     assert 3 <= sizes["test"] <= 37
     texts = {r.id: r.text for r in data.good_records("train")}
     id = min(texts)
-    assert texts[id] == f"Café {id}\nOne link & {id}.\nTwo"
+    assert texts[id] == f"Café {id}\nOne link & {id}.\nSaid\nTwo"
 
 
 def test_the_seed_decides_the_split(tmp_path):

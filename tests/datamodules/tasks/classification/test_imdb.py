@@ -46,7 +46,7 @@ def test_the_official_folder(folder):
     (batch,) = data.test_dataloader()
     assert batch["labels"].tolist() == [0, 1] * 3
     assert batch["ids"][:3] == ["neg/0_9", "pos/0_9", "neg/1_7"]
-    text = data.tokenizer.encode("<br />test neg 0")[0]
+    text = data.tokenizer.encode("test neg 0")[0]
     assert batch["input_ids"][0].tolist()[1:-1] == text
 
 
@@ -126,6 +126,34 @@ def test_an_empty_review_is_named(folder):
     (folder / "train" / "neg" / "10_8.txt").write_text("")
     with pytest.raises(RecordError, match="record 'neg/10_8': text: is empty"):
         datamodules.get("imdb", path=str(folder)).setup()
+
+
+MARKUP = "Good.<br /><br />Caf&eacute; &amp; &quot;bar&quot; &lt;3 &#39;90s<BR>end < 4"
+PLAIN = 'Good.\n\nCaf\u00e9 & "bar" <3 \'90s\nend < 4'
+
+
+def test_markup_becomes_line_breaks_and_characters(tmp_path, folder):
+    (tmp_path / "train.jsonl").write_text(json.dumps({"text": MARKUP, "label": 1}))
+    (folder / "train" / "neg" / "0_9.txt").write_text(MARKUP)
+    for markup, text in (({}, PLAIN), ({"markup": "text"}, PLAIN), ({"markup": "keep"}, MARKUP)):
+        table = datamodules.get("imdb", train=str(tmp_path / "train.jsonl"), **markup)
+        (record,) = table.good_records("train")
+        assert record.text == text
+        (example,) = table.examples("train")
+        assert example.rows[0].tokens.ids[1:-1] == table.tokenizer.encode(text)[0]
+        files = datamodules.get("imdb", path=str(folder), **markup)
+        assert {r.id: r.text for r in files.good_records("train")}["neg/0_9"] == text
+    with pytest.raises(ValueError, match="markup must be 'text' or 'keep', got 'html'"):
+        datamodules.get("imdb", path=str(folder), markup="html")
+
+
+def test_shared_reviews_are_counted(folder, capsys):
+    (folder / "train" / "neg" / "0_9.txt").write_text("test pos\n0")
+    data = datamodules.get("imdb", path=str(folder))
+    note = "text is also that of a held-out record"
+    assert data.notes("train") == {note: ["neg/0_9"]}
+    assert data.notes("test") == {}
+    assert f"Imdb train: 1 of 6: {note} (neg/0_9)" in capsys.readouterr().err
 
 
 def test_shared_reviews_are_kept_unless_asked(folder):

@@ -193,7 +193,15 @@ def test_litbank_is_read_with_every_mention_and_cluster(sample):
 def test_the_gold_clusters_of_litbank_score_everything(sample):
     pytest.importorskip("scipy")
     data = datamodules.get("ontonotes", train=str(sample / "litbank-coref-conll.tar.xz"))
-    metric = CoreferenceScore()
+    metric, links = CoreferenceScore(), CoreferenceScore(singletons=False)
+    singletons = 0
     for _, clusters in data.references("train"):
         metric.update(clusters, clusters)
+        # What a model that links all mentions rightly says: LitBank has mentions without a link.
+        linked = [cluster for cluster in clusters if len(cluster) > 1]
+        links.update(linked, clusters)
+        singletons += len(clusters) - len(linked)
     assert {float(value) for value in metric.compute().values()} == {1.0}
+    figures = {name: float(value) for name, value in links.compute().items()}
+    assert figures.pop("gold_singletons_left_out") == singletons > 5000
+    assert set(figures.values()) == {1.0}

@@ -230,8 +230,6 @@ def test_wrong_selections_and_fields_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"context": []}, "context: is empty"),
-        ({"context": [["A", [" "]]]}, "context: is empty"),
         ({"context": [["A", "text"]]}, r"context: must be \[title, \[sentence, \.\.\.\]\] each"),
         ({"context": {"title": []}}, "context: must be a list"),
         ({"supporting_facts": [["A"]]}, r"supporting_facts: must be \[title, sentence index\]"),
@@ -241,6 +239,43 @@ def test_wrong_selections_and_fields_are_refused(tmp_path: Path) -> None:
 def test_each_fault_is_one_line_with_the_id(tmp_path: Path, fields, message: str) -> None:
     with pytest.raises(RecordError, match=rf"v1\.json: record 'h1': {message}"):
         data_of(tmp_path, question(**fields)).setup()
+
+
+EMPTY: list[Any] = [[], [["A", [" "]]]]
+
+
+@pytest.mark.parametrize("context", EMPTY)
+def test_a_question_without_context_counts_as_wrong(tmp_path: Path, context: Any) -> None:
+    file = tmp_path / "selected.json"
+    file.write_text(json.dumps({"h2": ["Alpha"]}))
+    records = [question(context=context), question(_id="h2")]
+    data = data_of(tmp_path, *records, name="hotpot_dev_fullwiki_v1.json", selected=str(file))
+    assert list(dict(data.references("val"))) == ["h1", "h2"]
+    batch = batch_of(data)
+    assert batch["ids"] == ["h1", "h2"]
+    assert batch["context_mask"].any(1).tolist() == [False, True]
+    assert batch["facts"][0] == []
+    assert data.notes("val")["has no context, so it counts as wrong"] == ["h1"]
+
+
+@pytest.mark.parametrize("context", EMPTY)
+def test_training_needs_a_context(tmp_path: Path, context: Any) -> None:
+    records = [question(context=context), question(_id="h2")]
+    with pytest.raises(RecordError, match=r"v1\.1\.json: record 'h1': context: is empty"):
+        data_of(tmp_path, *records, name="hotpot_train_v1.1.json").setup()
+    data = data_of(tmp_path, *records, name="hotpot_train_v1.1.json", skip_bad_records=True)
+    assert [e.id for e in data.examples("train")] == ["h2"]
+
+
+def test_an_answer_does_not_cross_paragraphs(tmp_path: Path) -> None:
+    context = [["One", ["It is in New"]], ["York", ["York is old.", "New York is not."]]]
+    facts = [["One", 0], ["York", 0]]
+    for answer, found in (("new york", ["New York"]), ("in new york", [])):
+        record = question(context=context, answer=answer, supporting_facts=facts)
+        data = data_of(tmp_path, record)
+        assert marked(batch_of(data), 0) == found
+        note = "answer not found in the paragraphs that are kept"
+        assert (note in data.notes("val")) == (not found)
 
 
 def test_a_fact_that_names_no_sentence_is_told(tmp_path: Path) -> None:

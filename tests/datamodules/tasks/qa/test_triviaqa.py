@@ -167,11 +167,24 @@ def test_empty_evidence_is_told(tmp_path: Path) -> None:
     ]
     folder = release(tmp_path, *records, files={"a.txt": " \n", "b.txt": "York"})
     data = TriviaQA(path=str(folder), documents="together")
-    assert [e.id for e in data.examples("val")] == ["q1"]
+    assert [e.id for e in data.examples("val")] == ["q1", "q2"]
     assert data.notes("val") == {
         "empty evidence document": ["q1", "q2"],
-        "left out: all its evidence is empty": ["q2"],
+        "has no evidence, so it counts as wrong": ["q2"],
+        "answer not found in the text": ["q2"],
     }
+
+
+def test_an_answer_does_not_reach_from_one_document_into_the_next(tmp_path: Path) -> None:
+    answer = {"Value": "New York", "Aliases": [], "NormalizedAliases": ["new york"]}
+    pages = [{"Filename": "a.txt"}, {"Filename": "b.txt"}]
+    texts = {"a.txt": "New York is new", "b.txt": "York is old, New York"}
+    folder = release(tmp_path, question(Answer=answer, EntityPages=pages), files=texts)
+    data = TriviaQA(path=str(folder), documents="together")
+    (batch,) = list(data.val_dataloader())
+    assert batch["texts"] == ["New York is new\n\nYork is old, New York"]
+    assert batch["answer_starts"].tolist() == [[5, 13]]
+    assert marked(batch, 0) == ["New York", "New York"]
 
 
 @pytest.mark.parametrize(

@@ -66,3 +66,12 @@ def test_mentions_are_taught_kept_or_not() -> None:
     right = sum(math.log1p(math.exp(-s)) for s in (0.5, 0.25))
     wrong = sum(math.log1p(math.exp(s)) for s in (-1.0, 2.0, 0.0, 1.0))
     assert math.isclose(float(found), right + wrong, rel_tol=1e-6)
+
+
+def test_a_span_without_a_link_is_a_cluster_of_its_own_where_it_is_a_mention() -> None:
+    scores = torch.full((5, 2), -1.0)
+    scores[2, 0] = 1.0
+    found = ranking(scores)._replace(mentions=torch.tensor([3.0, -1.0, 2.0, -2.0, 0.5]))
+    linked = decode_clusters(found)
+    assert linked == [[(2, 2), (4, 5)]]
+    assert decode_clusters(found, singletons=True) == [[(0, 1)], *linked, [(8, 9)]]
