@@ -39,7 +39,7 @@ LARGE, SMALL, SMALL_UP_TO = 64, 16, 512
 ELEMENTS_AT_ONCE = {"cpu": 1 << 24, "cuda": 1 << 29}
 """Elements of the largest tensors held at once; with more, heads are taken some at a time."""
 
-RATES = {"cpu": (300e-6, 2.5e9), "cuda": (400e-6, 3e11)}
+RATES = {"cpu": (500e-6, 1.5e9), "cuda": (400e-6, 3e11)}
 """Declared rates, for choosing a kernel: time of a pass, and elements moved in a second.
 
 Nearly all its time goes into moving scores and gathered blocks, not into products.

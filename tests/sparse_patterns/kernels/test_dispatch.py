@@ -16,10 +16,18 @@ from sparse_patterns.kernels.dispatch import KERNELS
 LONG = sp.Window(256, 256)
 
 
-def test_auto_takes_dense_for_short_and_tiles_for_long() -> None:
-    assert sp.explain(LONG, 64, heads=12).chosen == "dense"
+def test_auto_takes_the_mask_for_short_and_tiles_for_long() -> None:
+    assert sp.explain(LONG, 64, heads=12).chosen == "sdpa"
+    assert sp.explain(LONG, 64, heads=12, dropout_p=0.1).chosen == "dense"
     assert sp.explain(LONG, 8192, heads=12).chosen == "tiles"
-    assert sp.explain(sp.Full(), 128, heads=12).chosen == "dense"
+
+
+@pytest.mark.parametrize("pattern", [sp.Full(), sp.Causal(), sp.Window(9000, 9000)], ids=repr)
+@pytest.mark.parametrize("length", [128, 1024, 8192])
+def test_auto_takes_torchs_attention_for_what_it_is_made_for(
+    pattern: sp.Pattern, length: int
+) -> None:
+    assert sp.explain(pattern, length, heads=12).chosen == "sdpa"
 
 
 def test_explanation_prints_every_kernel() -> None:
@@ -93,7 +101,7 @@ def test_an_xformers_without_the_class_is_told(
     assert "xformers 0.9.9 has no xformers.sparse.BlockSparseTensor: pip install" in told
 
 
-@pytest.mark.parametrize("name", ["tiles", "dense", "xformers_blocks"])
+@pytest.mark.parametrize("name", ["tiles", "dense", "sdpa", "xformers_blocks"])
 def test_explicit_kernel_is_used(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     used = []
     for other, kernel in KERNELS.items():
