@@ -12,6 +12,7 @@ import sparse_patterns as sp
 from sparse_patterns.kernels import block_sparse as xformers_blocks
 from sparse_patterns.kernels import flex
 from sparse_patterns.kernels.dispatch import KERNELS
+from sparse_patterns.lowering import forms
 
 LONG = sp.Window(256, 256)
 
@@ -115,3 +116,15 @@ def test_explicit_kernel_is_used(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     x = torch.zeros(1, 1, 4, 8)
     sp.attention(x, x, x, LONG, kernel=name)
     assert used == [name]
+
+
+def test_no_table_of_blocks_is_made_to_choose_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*given: object) -> None:
+        raise AssertionError("a table of blocks was made")
+
+    monkeypatch.setattr(forms, "blocks", fail)
+    # A pattern that no other test has, so that nothing of it was made before.
+    told = sp.explain(sp.get("bigbird") & sp.Window(701, 700), 2048, heads=2)
+    assert told.chosen == "tiles"
+    (blocks,) = [one for one in told.verdicts if one.kernel == "xformers_blocks"]
+    assert blocks.seconds is not None
