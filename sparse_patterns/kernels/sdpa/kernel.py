@@ -28,6 +28,9 @@ CALL_SECONDS, FLOP_RATE, MASK_RATE = 60e-6, 160e9, 1e9
 MASK_AT_ONCE = 1 << 22
 """Elements of the masks of several examples held at once; of more, examples are taken in turns."""
 
+LARGEST_MASK = 1 << 26
+"""Bytes of the masks of one example; where more are needed, other kernels take far less memory."""
+
 FULL, CAUSAL, MASKED = "full", "causal", "masked"
 
 
@@ -49,6 +52,7 @@ class SdpaKernel(Kernel):
             reasons.append(f"runs on the CPU only, not on {request.device!r}")
         if request.dropout_p:
             reasons.append("torch's operator for the CPU has no dropout with a seed of its own")
+        reasons.extend(_too_large(request))
         return reasons
 
     def seconds(self, request: Request, plan: Plan) -> float:
@@ -123,6 +127,17 @@ class SdpaKernel(Kernel):
         own = tuple(torch.zeros_like(x, dtype=dtype) for x in call.global_qkv)
         rows.add_gradients(out, lse, grad_out, grad_lse, own)
         return (*main, *(x.to(call.q.dtype) for x in own))
+
+
+def _too_large(request: Request) -> list[str]:
+    """Return the reason why the masks of a request are too large, none if they are not."""
+    one = request.q_len * request.kv_len * accumulation_dtype(request.dtype).itemsize
+    if one * request.heads <= LARGEST_MASK or kind_of(request.plan) != MASKED:
+        return []
+    size = one * len(request.plan.groups)
+    if size <= LARGEST_MASK:
+        return []
+    return [f"its masks would take {size >> 20} MiB, and {LARGEST_MASK >> 20} MiB are allowed"]
 
 
 @dataclass(frozen=True)

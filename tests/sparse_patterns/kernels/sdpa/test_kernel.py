@@ -6,8 +6,11 @@ import pytest
 import torch
 
 import sparse_patterns as sp
+from sparse_patterns.kernels.dispatch import KERNELS
 from sparse_patterns.kernels.sdpa import kernel as sdpa
 from sparse_patterns.kernels.sdpa import operator
+from tests.contracts.kernels.cases import make_case
+from tests.contracts.kernels.holding import request_of
 from tests.random_specs import random_case
 
 
@@ -69,6 +72,35 @@ def test_dropout_and_other_devices_are_refused() -> None:
         sp.attention(x, x, x, sp.Full(), dropout_p=0.1, kernel="sdpa")
     reasons = sp.explain(sp.Full(), 20, heads=2, device="cuda", kernel="sdpa").verdicts[2].reasons
     assert "runs on the CPU only, not on 'cuda'" in reasons
+
+
+@pytest.mark.parametrize(
+    ("pattern", "length", "dtype", "expected"),
+    [
+        (sp.Window(2000, 2000), 4096, torch.float32, None),
+        (
+            sp.Window(2000, 2000),
+            4097,
+            torch.bfloat16,
+            "its masks would take 64 MiB, and 64 MiB are allowed",
+        ),
+        (sp.Window(2000, 2000), 4096, torch.float64, "its masks would take 128 MiB"),
+        (sp.Window((2000, 1000), 9), 4096, torch.float32, "its masks would take 128 MiB"),
+        (sp.Full() & sp.SameDocument(), 16384, torch.float32, "its masks would take 1024 MiB"),
+        (sp.Full(), 1 << 20, torch.float32, None),
+        (sp.Causal(), 1 << 20, torch.float32, None),
+    ],
+)
+def test_a_mask_that_takes_much_memory_is_refused(
+    pattern: sp.Pattern, length: int, dtype: torch.dtype, expected: str | None
+) -> None:
+    case = make_case(pattern, length, heads=2)
+    reasons = KERNELS["sdpa"].why_not(request_of(case, dtype, "cpu"))
+    if expected is None:
+        assert reasons == []
+    else:
+        (reason,) = reasons
+        assert reason.startswith(expected)
 
 
 def test_how_many_examples_are_taken_at_once_changes_nothing(
