@@ -13,6 +13,7 @@ from benchmarks.timing import Effort
 
 SUITES = {
     "core": "benchmarks.core",
+    "first": "benchmarks.first.suite",
     "lm": "benchmarks.lm",
     "encoder": "benchmarks.encoder",
     "compiled": "benchmarks.compiled",

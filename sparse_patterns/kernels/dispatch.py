@@ -9,9 +9,10 @@ import torch
 from sparse_patterns.kernels import tuning
 from sparse_patterns.kernels.base import Call, Kernel, Request
 from sparse_patterns.kernels.block_sparse import XformersBlocksKernel
-from sparse_patterns.kernels.dense.kernel import DenseKernel
+from sparse_patterns.kernels.dense import DenseKernel
 from sparse_patterns.kernels.flex import FlexKernel
 from sparse_patterns.kernels.fused.kernel import XformersFusedKernel
+from sparse_patterns.kernels.sdpa.kernel import SdpaKernel
 from sparse_patterns.kernels.tiles.kernel import TilesKernel
 from sparse_patterns.lowering.plan import Plan, plan
 from sparse_patterns.spec import arguments
@@ -25,6 +26,7 @@ KERNELS: dict[str, Kernel] = {
     for kernel in (
         TilesKernel(),
         DenseKernel(),
+        SdpaKernel(),
         XformersBlocksKernel(),
         FlexKernel(),
         XformersFusedKernel(),

@@ -130,7 +130,7 @@ def test_imports_follow_the_table(package: str) -> None:
 
 def test_the_kernels_are_found() -> None:
     found = {room.split(".")[-1] for room in kernel_rooms(read_sources(ROOT, "sparse_patterns"))}
-    assert found == {"dense", "tiles", "fused", "flex", "block_sparse"}
+    assert found == {"dense", "tiles", "fused", "flex", "block_sparse", "sdpa"}
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_scale_and_lse() -> None:
     torch.testing.assert_close(lse, scores.logsumexp(-1))
 
 
-@pytest.mark.parametrize("kernel", ["tiles", "dense", "auto"])
+@pytest.mark.parametrize("kernel", ["tiles", "dense", "sdpa", "auto"])
 def test_compiles_without_a_graph_break(kernel: str) -> None:
     def step(q, k, v):
         return sp.attention(q * 2, k, v, PATTERN, kernel=kernel).square().sum()
@@ -166,7 +166,9 @@ def test_the_backward_pass_is_run_by_the_kernel_of_the_forward_pass(monkeypatch)
         )
     # Rates that would make another kernel the choice now.
     (first,) = (
-        one.kernel for one in sp.explain(PATTERN, q.shape[2], heads=2).verdicts if one.chosen
+        one.kernel
+        for one in sp.explain(PATTERN, q.shape[2], heads=2, dropout_p=0.5).verdicts
+        if one.chosen
     )
     monkeypatch.setattr(KERNELS[first], "seconds", lambda request, plan: 1e9)
     out.sum().backward()

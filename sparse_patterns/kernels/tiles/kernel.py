@@ -26,7 +26,7 @@ from sparse_patterns.kernels.tiles.selection import Selection, select
 from sparse_patterns.lowering.plan import Plan
 from sparse_patterns.lowering.tiles.runs import PlanPart
 
-HEAD_SECONDS, PIECE_SECONDS, FLOP_RATE = 100e-6, 20e-6, 200e9
+HEAD_SECONDS, PIECE_SECONDS, FLOP_RATE = 250e-6, 40e-6, 120e9
 """Declared rates, for choosing a kernel: time of a head, of a piece, and operations per second."""
 
 

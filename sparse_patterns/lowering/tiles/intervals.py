@@ -83,7 +83,9 @@ def _interval_tiles(
     keep = ~unseen.all(1)
     count = ((k_last - k_first) // step + 1).clamp(min=0)
     pieces = torch.where(keep, -(-count // MAX_KEYS), 0)
-    source = torch.repeat_interleave(torch.arange(starts.numel(), device="cpu"), pieces)
+    source = keep.nonzero().flatten()
+    if int(pieces.max()) > 1:
+        source = torch.repeat_interleave(torch.arange(starts.numel(), device="cpu"), pieces)
     number = torch.arange(source.numel(), device="cpu") - (pieces.cumsum(0) - pieces)[source]
     k_start = k_first[source] + number * MAX_KEYS * step
     keys = (count[source] - number * MAX_KEYS).clamp(max=MAX_KEYS)

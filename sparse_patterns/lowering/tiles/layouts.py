@@ -48,26 +48,34 @@ def layout_parts(
     for other in earlier:
         exact |= may_overlap(other, q_first, q_last, k_first, k_last, kv_len)
     tile, exact, k_first = tile[keep], exact[keep], k_first[keep]
-    key = k_first[:, None] + torch.arange(width, device="cpu")
+    # All pairs of a block that is not to be evaluated are visible: masks are made of the others.
+    key = k_first[exact][:, None] + torch.arange(width, device="cpu")
     row = torch.arange(int(rows.max()) if rows.numel() else 0, device="cpu")
-    masks = (row < rows[tile][:, None])[:, :, None] & (key < kv_len)[:, None, :]
-    if exact.any() and not conjunct.dynamic:
+    inside = (row < rows[tile[exact]][:, None])[:, :, None]
+    masks = inside & (key < kv_len)[:, None, :]
+    if masks.numel() and not conjunct.dynamic:
         position = (q[starts][:, None] + row)[tile[exact]]
-        inside = key[exact].clamp(max=kv_len - 1)
-        masks[exact] &= evaluate_pairs(without(conjunct, earlier), position, inside, kv_len)
-    seen = masks.flatten(1).any(1)
-    tile, k_first, masks = tile[seen], k_first[seen], masks[seen]
-    dynamic = without(conjunct, earlier) if conjunct.dynamic else None
+        pattern = without(conjunct, earlier)
+        masks &= evaluate_pairs(pattern, position, key.clamp(max=kv_len - 1), kv_len)
+    seen = torch.ones_like(exact)
+    seen[exact] = masks.flatten(1).any(1)
     # Blocks that a window cuts along a diagonal are kept separate: they are few, and any tile with
-    # one would cut the runs of the others.
-    slanted = ((masks != masks[:, :1]) & (row < rows[tile][:, None])[:, :, None]).flatten(1).any(1)
-    return [
-        part
-        for some in (~slanted, slanted)
-        for part in _gathered_parts(
-            conjunct, starts, rows, tile[some], k_first[some], masks[some], kv_len, dynamic
+    # one would cut the runs of the others. All rows of the others see the same keys.
+    slanted = torch.zeros_like(exact)
+    slanted[exact] = ((masks != masks[:, :1]) & inside).flatten(1).any(1)
+    level = torch.ones(tile.numel(), 1, width, dtype=torch.bool, device="cpu")
+    level[exact] = masks[:, :1]
+    dynamic = without(conjunct, earlier) if conjunct.dynamic else None
+    parts = []
+    for some, of_some in (
+        (seen & ~slanted, level[seen & ~slanted]),
+        (slanted, masks[slanted[exact]]),
+    ):
+        found = _gathered_parts(
+            conjunct, starts, rows, tile[some], k_first[some], of_some, kv_len, dynamic
         )
-    ]
+        parts.extend(found)
+    return parts
 
 
 def _gathered_parts(
@@ -80,7 +88,18 @@ def _gathered_parts(
     kv_len: int,
     dynamic: Pattern | None,
 ) -> list[PlanPart]:
-    """Make parts whose key list holds the key blocks of one tile after those of another."""
+    """Make parts whose key list holds the key blocks of one tile after those of another.
+
+    Args:
+        conjunct: The conjunct.
+        starts: int64 `(tiles,)`, first query row.
+        rows: int64 `(tiles,)`, number of rows.
+        tile: int64 `(blocks,)`, sorted: which tile sees the key block.
+        k_first: int64 `(blocks,)`, first key.
+        masks: bool `(blocks, 1 or rows, keys)`.
+        kv_len: Number of keys.
+        dynamic: See `PlanPart`.
+    """
     parts, width = [], masks.shape[2]
     count = torch.bincount(tile, minlength=starts.numel())
     filled = _fill_up(count, rows, width)
@@ -97,7 +116,7 @@ def _gathered_parts(
                 max=kv_len - 1
             )
             mask = masks[pair][:, :, :height] & own[:, :, None, None]
-            mask = mask.transpose(1, 2).reshape(some.numel(), height, keys)
+            mask = mask.transpose(1, 2).reshape(some.numel(), mask.shape[2], keys)
             tiles = Tiles(
                 starts[some],
                 torch.full_like(some, height),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 
 from sparse_patterns.lowering.normal_form import Conjunct, row_tokens, to_conjuncts, without
@@ -35,7 +37,7 @@ def lower(pattern: Pattern, q_len: int, kv_len: int, q_offset: int) -> tuple[Pla
         elif conjunct.layout is not None:
             parts.extend(layout_parts(conjunct, earlier, q, kv_len))
         else:
-            parts.append(interval_part(conjunct, earlier, q, kv_len))
+            parts.append(_interval_part(conjunct, tuple(earlier), q_len, kv_len, q_offset))
     tokens = [token - q_offset for token in row_tokens(pattern, kv_len)]
     tokens = [row for row in tokens if 0 <= row < q_len]
     if tokens:
@@ -44,6 +46,14 @@ def lower(pattern: Pattern, q_len: int, kv_len: int, q_offset: int) -> tuple[Pla
         whole = known.issuperset(tokens)
         parts.append(row_part(pattern, torch.tensor(tokens, device="cpu"), kv_len, q_offset, whole))
     return tuple(part for part in parts if part.runs)
+
+
+@lru_cache(maxsize=64)
+def _interval_part(
+    conjunct: Conjunct, earlier: tuple[Conjunct, ...], q_len: int, kv_len: int, q_offset: int
+) -> PlanPart:
+    """Return the part of an interval: the same object for heads that differ in other conjuncts."""
+    return interval_part(conjunct, list(earlier), torch.arange(q_len) + q_offset, kv_len)
 
 
 def _batch_columns(conjunct: Conjunct, earlier: list[Conjunct], q_len: int) -> PlanPart:

@@ -100,7 +100,8 @@ class Tiles:
         """Return each tile's number among those of its kind."""
         order = self.kind.argsort(stable=True)
         sorted_kind = self.kind[order]
-        first = torch.searchsorted(sorted_kind, sorted_kind)
+        count = torch.bincount(sorted_kind)
+        first = (count.cumsum(0) - count)[sorted_kind]
         rank = torch.empty_like(order)
         rank[order] = torch.arange(order.numel(), device="cpu") - first
         return rank

@@ -28,6 +28,9 @@ def make_case(pattern: sp.Pattern, q_len: int, kv_len: int | None = None, **fiel
 
 WINDOW = sp.Window(5, 3)
 GLOBALS = WINDOW | sp.BatchGlobal()
+PADDED = torch.ones(2, 60, dtype=torch.bool)
+PADDED[0, 20:45] = False
+PADDED[1, :3] = False
 HARD = {
     "length 0": make_case(WINDOW, 0),
     "length 1": make_case(WINDOW, 1),
@@ -43,6 +46,8 @@ HARD = {
     "more queries than keys": make_case(sp.Window(5, 90), 80, 20),
     "more keys than queries": make_case(WINDOW | sp.Causal(), 20, 80),
     "offset": make_case(sp.Causal(), 20, 80, q_offset=11),
+    "causal, more queries than keys": make_case(sp.Causal(), 80, 60, q_offset=0, key_mask=PADDED),
+    "causal, more keys than queries": make_case(sp.Causal(), 40, 60, q_offset=0, key_mask=PADDED),
     "nothing visible": make_case(~sp.Full(), 20),
     "odd heads": make_case(WINDOW, 20, heads=3, kv_heads=1),
 }
@@ -55,9 +60,6 @@ def marked(length: int, *tokens: int) -> torch.Tensor:
     return marks
 
 
-PADDED = torch.ones(2, 60, dtype=torch.bool)
-PADDED[0, 20:45] = False
-PADDED[1, :3] = False
 SOME = torch.stack([marked(60, 0, 30, 59), marked(60)])
 HARD |= {
     "a whole window of padding": make_case(WINDOW, 60, key_mask=PADDED),
@@ -65,6 +67,9 @@ HARD |= {
     "some examples without globals": make_case(GLOBALS, 60, global_mask=SOME),
     "no globals given": make_case(GLOBALS, 60),
     "all padded": make_case(GLOBALS, 60, key_mask=PADDED & False, global_mask=SOME),
+    "all keys, padded": make_case(sp.Full(), 60, key_mask=PADDED),
+    "causal, padded": make_case(sp.Causal(), 60, key_mask=PADDED),
+    "causal, all padded": make_case(sp.Causal(), 60, key_mask=PADDED & False),
     "documents": make_case(
         (sp.Window(9, 9) | sp.Global((0,))) & sp.SameDocument(),
         60,

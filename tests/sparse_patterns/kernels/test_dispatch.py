@@ -12,14 +12,23 @@ import sparse_patterns as sp
 from sparse_patterns.kernels import block_sparse as xformers_blocks
 from sparse_patterns.kernels import flex
 from sparse_patterns.kernels.dispatch import KERNELS
+from sparse_patterns.lowering import forms
 
 LONG = sp.Window(256, 256)
 
 
-def test_auto_takes_dense_for_short_and_tiles_for_long() -> None:
-    assert sp.explain(LONG, 64, heads=12).chosen == "dense"
+def test_auto_takes_the_mask_for_short_and_tiles_for_long() -> None:
+    assert sp.explain(LONG, 64, heads=12).chosen == "sdpa"
+    assert sp.explain(LONG, 64, heads=12, dropout_p=0.1).chosen == "dense"
     assert sp.explain(LONG, 8192, heads=12).chosen == "tiles"
-    assert sp.explain(sp.Full(), 128, heads=12).chosen == "dense"
+
+
+@pytest.mark.parametrize("pattern", [sp.Full(), sp.Causal(), sp.Window(9000, 9000)], ids=repr)
+@pytest.mark.parametrize("length", [128, 1024, 8192])
+def test_auto_takes_torchs_attention_for_what_it_is_made_for(
+    pattern: sp.Pattern, length: int
+) -> None:
+    assert sp.explain(pattern, length, heads=12).chosen == "sdpa"
 
 
 def test_explanation_prints_every_kernel() -> None:
@@ -93,7 +102,7 @@ def test_an_xformers_without_the_class_is_told(
     assert "xformers 0.9.9 has no xformers.sparse.BlockSparseTensor: pip install" in told
 
 
-@pytest.mark.parametrize("name", ["tiles", "dense", "xformers_blocks"])
+@pytest.mark.parametrize("name", ["tiles", "dense", "sdpa", "xformers_blocks"])
 def test_explicit_kernel_is_used(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     used = []
     for other, kernel in KERNELS.items():
@@ -107,3 +116,15 @@ def test_explicit_kernel_is_used(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     x = torch.zeros(1, 1, 4, 8)
     sp.attention(x, x, x, LONG, kernel=name)
     assert used == [name]
+
+
+def test_no_table_of_blocks_is_made_to_choose_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*given: object) -> None:
+        raise AssertionError("a table of blocks was made")
+
+    monkeypatch.setattr(forms, "blocks", fail)
+    # A pattern that no other test has, so that nothing of it was made before.
+    told = sp.explain(sp.get("bigbird") & sp.Window(701, 700), 2048, heads=2)
+    assert told.chosen == "tiles"
+    (blocks,) = [one for one in told.verdicts if one.kernel == "xformers_blocks"]
+    assert blocks.seconds is not None

@@ -12,7 +12,7 @@ import sparse_patterns as sp
 from sparse_patterns.files import CACHE_VARIABLE
 from sparse_patterns.kernels import tuning
 from sparse_patterns.kernels.base import Call, Kernel
-from sparse_patterns.kernels.dense.kernel import DenseKernel
+from sparse_patterns.kernels.dense import DenseKernel
 from sparse_patterns.kernels.dispatch import KERNELS
 
 WINDOW = sp.Window(8, 8)
@@ -60,7 +60,7 @@ def test_the_fastest_is_taken_and_measured_once(runs: list[str], folder: Path) -
     want = attend(kernel="tiles")
     runs.clear()
     torch.testing.assert_close(attend(), want)
-    assert set(runs) == {"tiles", "dense", "xformers_blocks"}
+    assert set(runs) == {"tiles", "dense", "sdpa", "xformers_blocks"}
     assert runs[-1] == "dense"
     for _ in range(2):
         runs.clear()
@@ -160,8 +160,8 @@ def test_a_kernel_that_runs_out_of_memory_is_left_out(
 
     monkeypatch.setattr(KERNELS["dense"], "forward", fail)
     attend()
-    assert runs[-1] in ("tiles", "xformers_blocks")
-    for name in ("tiles", "xformers_blocks"):
+    assert runs[-1] in ("tiles", "sdpa", "xformers_blocks")
+    for name in ("tiles", "sdpa", "xformers_blocks"):
         monkeypatch.setattr(KERNELS[name], "forward", fail)
     with pytest.raises(torch.OutOfMemoryError, match="too much"):
         attend(length=65)
@@ -178,7 +178,7 @@ def test_explain_measures_and_shows(runs: list[str]) -> None:
     told = sp.explain(WINDOW, 64, heads=2, head_dim=8, kernel="tune")
     assert told.chosen == "dense"
     lines = [line for line in str(told).splitlines() if "measured" in line]
-    assert [line.split()[0] for line in lines] == ["tiles", "dense", "xformers_blocks"]
+    assert [line.split()[0] for line in lines] == ["tiles", "dense", "sdpa", "xformers_blocks"]
     assert all(line.endswith("ms forward") for line in lines)
     runs.clear()
     # The choice by declared rates shows them too, and a call of this shape knows them.

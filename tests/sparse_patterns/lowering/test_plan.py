@@ -209,3 +209,12 @@ def test_wrong_input_is_refused(fields, message) -> None:
     arguments = {"pattern": sp.Window(1, 1), "q_len": 4, "heads": 1, **fields}
     with pytest.raises((TypeError, ValueError), match=message):
         sp.plan(**arguments)
+
+
+def test_heads_with_other_random_blocks_share_the_rest() -> None:
+    made = sp.plan(sp.get("bigbird"), 1024, heads=3)
+    shared = [[part for part in group.parts if part.name == "window"] for group in made.groups]
+    assert len(shared) == 3
+    assert all(len(parts) == len(shared[0]) > 0 for parts in shared)
+    for parts in shared[1:]:
+        assert all(one is other for one, other in zip(parts, shared[0], strict=True))

@@ -7,7 +7,7 @@ import sparse_patterns as sp
 from sparse_patterns.kernels.tiles.selection import FEW_ROWS, Selection, select
 from sparse_patterns.lowering.tiles.runs import PlanPart
 from tests.random_specs import random_case
-from tests.sparse_patterns.kernels.dense.test_masks import call_of
+from tests.sparse_patterns.kernels.test_masks import call_of
 
 
 def pairs_of(selection: Selection, part: PlanPart, q_len: int, kv_len: int) -> torch.Tensor:

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import sparse_patterns as sp
+from sparse_patterns.kernels import dense
 from sparse_patterns.kernels.base import Call
-from sparse_patterns.kernels.dense import kernel as dense
-from sparse_patterns.kernels.dense.masks import global_rows, pair_mask
+from sparse_patterns.kernels.masks import global_rows, pair_mask
 from tests.contracts.kernels.holding import request_of
 from tests.contracts.kernels.reference import global_rows as expected_rows
 from tests.random_specs import Case, random_case

@@ -1,0 +1,1 @@
+"""Short inputs and first calls."""

@@ -1,1 +1,0 @@
-"""The dense kernel: every score, masked."""
