@@ -14,9 +14,9 @@ from benchmarks.timing import Effort
 SUITES = {
     "core": "benchmarks.core",
     "first": "benchmarks.first.suite",
-    "lm": "benchmarks.lm",
-    "encoder": "benchmarks.encoder",
-    "compiled": "benchmarks.compiled",
+    "lm": "benchmarks.models.lm",
+    "encoder": "benchmarks.models.encoder",
+    "compiled": "benchmarks.models.compiled",
     "cuda": "benchmarks.cuda.suite",
 }
 

@@ -53,7 +53,9 @@ def _interval_part(
     conjunct: Conjunct, earlier: tuple[Conjunct, ...], q_len: int, kv_len: int, q_offset: int
 ) -> PlanPart:
     """Return the part of an interval: the same object for heads that differ in other conjuncts."""
-    return interval_part(conjunct, list(earlier), torch.arange(q_len) + q_offset, kv_len)
+    return interval_part(
+        conjunct, list(earlier), torch.arange(q_len, device="cpu") + q_offset, kv_len
+    )
 
 
 def _batch_columns(conjunct: Conjunct, earlier: list[Conjunct], q_len: int) -> PlanPart:

@@ -5,8 +5,8 @@ import torch
 
 from benchmarks import longformers
 from benchmarks.baselines import Unavailable
-from benchmarks.encoder import CASES, GOAL_LENGTH
 from benchmarks.longformers import LONGEST, SIDES, TRAINING, WINDOW, Pass
+from benchmarks.models.encoder import CASES, GOAL_LENGTH
 from benchmarks.suites import Options
 from benchmarks.timing import Effort
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.baselines import Unavailable
-from benchmarks.lm import CASES, MEMORY_GOALS, SPEED_GOALS
+from benchmarks.models.lm import CASES, MEMORY_GOALS, SPEED_GOALS
 from benchmarks.suites import Case, Options
 from benchmarks.timing import Effort
 from benchmarks.training import DENSE_KERNEL_LONGEST, STEPS, TrainingStep

@@ -1,0 +1,1 @@
+"""Whole models: encoders, language models, and both compiled."""
