@@ -11,11 +11,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
 import sparse_patterns as sp
 from sparse_patterns.spec.base import uses
+
+
+def seeds(count: int, every_day: int) -> list[Any]:
+    """Return numbers from 0 to parametrize a test by; those from `every_day` on are `long`."""
+    later = (pytest.param(seed, marks=pytest.mark.long) for seed in range(every_day, count))
+    return [*range(every_day), *later]
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,7 @@ def test_a_task_of_a_users_script_has_a_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_task_of_an_installed_package_is_trained_by_its_name(tmp_path: Path) -> None:
     information = tmp_path / "installed" / "theirs-1.0.dist-info"
     information.mkdir(parents=True)

@@ -268,6 +268,7 @@ def test_a_resumed_run_remembers_what_it_would_have_remembered(tmp_path, stop):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_compiled_and_checkpointed_training_is_plain_training(tmp_path, monkeypatch):
     compile_net = torch.nn.Module.compile
     monkeypatch.setattr(

@@ -271,7 +271,13 @@ everywhere = pytest.mark.parametrize(
 @everywhere
 @pytest.mark.parametrize("number", range(3), ids=NAMES[:3])
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    "preset",
+    [
+        "longformer",
+        *(pytest.param(x, marks=pytest.mark.long) for x in PRESETS if x != "longformer"),
+    ],
+)
 def test_no_influence(kernel: str, device: str, preset: str, place: str, number: int) -> None:
     clean = run(kernel, replace(setup_of(preset, place, number, "nan"), value=0.0), device)
     for value in VALUES:

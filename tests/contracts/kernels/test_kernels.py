@@ -35,13 +35,13 @@ from tests.contracts.kernels.holding import (
     type_for,
 )
 from tests.contracts.kernels.reference import Result, reference
-from tests.random_specs import Case
+from tests.random_specs import Case, seeds
 
 RANDOM_SPECS = 320
 
 
 @everywhere
-@pytest.mark.parametrize("seed", range(RANDOM_SPECS))
+@pytest.mark.parametrize("seed", seeds(RANDOM_SPECS, every_day=120))
 def test_random_specs(kernel: str, device: str, seed: int) -> None:
     hold_random(kernel, device, seed)
 

@@ -165,6 +165,7 @@ Toy(path=sys.argv[1], cache_dir=sys.argv[2]).setup()
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_cache_survives_a_kill(
     folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

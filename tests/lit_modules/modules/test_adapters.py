@@ -109,7 +109,7 @@ def test_an_adapter_on_a_global_projection_has_an_effect() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["language", "user"])
+@pytest.mark.parametrize("kind", [pytest.param("language", marks=pytest.mark.long), "user"])
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 def test_a_compiled_module_trains_as_a_plain_one(kind: str) -> None:
     plain, model = make(kind), make(kind)

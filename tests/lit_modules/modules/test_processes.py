@@ -46,6 +46,7 @@ def test_whole_modules_run_in_a_new_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_module_goes_to_a_spawned_worker() -> None:
     model = make("classification")
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -54,6 +55,7 @@ def test_a_module_goes_to_a_spawned_worker() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_sharded_model_never_holds_the_whole_in_memory(tmp_path: Path) -> None:
     started("shard", str(tmp_path))
     for rank in range(2):

@@ -18,7 +18,7 @@ pytestmark = [
 ]
 
 NEAR = sp.Window(3, 2) | sp.Global((0,))
-# Some of each kind; the others take a minute together.
+# Some of each kind, every day; the others take minutes together.
 QUICK = {
     "llama",
     "bert",
@@ -35,7 +35,7 @@ WHY = {name: why for why, names in REFUSED.items() for name in names}
 
 
 def marked(names: list[str]) -> list[object]:
-    return [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in names]
+    return [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in names]
 
 
 @pytest.mark.parametrize("name", marked(WORKS))
@@ -56,7 +56,7 @@ FIRST = {"llama", "bert"}
 
 @pytest.mark.parametrize(
     "name",
-    [name if name in FIRST else pytest.param(name, marks=pytest.mark.slow) for name in WHOLE],
+    [name if name in FIRST else pytest.param(name, marks=pytest.mark.long) for name in WHOLE],
 )
 def test_it_is_compiled_whole(name: str) -> None:
     torch._dynamo.reset()

@@ -18,7 +18,7 @@ from sparse_patterns.spec.base import Pattern, uses
 from tests.contracts.kernels.cases import GLOBALS, HARD, PADDED, SOME, make_case
 from tests.contracts.kernels.flex import EmulatedFlex
 from tests.contracts.kernels.holding import hold
-from tests.random_specs import random_case
+from tests.random_specs import random_case, seeds
 
 GROWING = sp.get("longformer-causal", window=sp.linear(16, 128))
 
@@ -36,7 +36,7 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
 class TestUncompiled:
     """Masks, gradients and global rows are right."""
 
-    @pytest.mark.parametrize("seed", range(60))
+    @pytest.mark.parametrize("seed", seeds(60, every_day=20))
     def test_random_specs(self, seed: int) -> None:
         case = random_case(seed)
         own = bool(seed % 2) and has_global_rows(case.pattern)

@@ -114,6 +114,7 @@ def test_compiled_without_a_graph_break(checkpointing):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_compiled_network_follows_the_windows():
     ids = torch.randint(11, (1, 20))
     net = make(sp.Window.before(2)).eval()

@@ -11,7 +11,7 @@ from sparse_patterns.kernels.sdpa import kernel as sdpa
 from sparse_patterns.kernels.sdpa import operator
 from tests.contracts.kernels.cases import make_case
 from tests.contracts.kernels.holding import request_of
-from tests.random_specs import random_case
+from tests.random_specs import random_case, seeds
 
 
 def kind(pattern: sp.Pattern, q_len: int, kv_len: int | None = None, **fields) -> str:
@@ -48,7 +48,7 @@ def test_a_mask_is_made_only_where_it_is_needed(
     assert kind(pattern, q_len, kv_len, q_offset=q_offset) == expected
 
 
-@pytest.mark.parametrize("seed", range(200))
+@pytest.mark.parametrize("seed", seeds(200, every_day=60))
 def test_what_needs_no_mask_is_what_the_oracle_says(seed: int) -> None:
     case = random_case(seed)
     names = ("layer", "layers", "q_offset")
