@@ -15,7 +15,7 @@ SUITES = {
     "core": "benchmarks.core",
     "lm": "benchmarks.lm",
     "encoder": "benchmarks.encoder",
-    "compiled": "benchmarks.compiled",
+    "compiled": "benchmarks.huggingface.compiled",
     "cuda": "benchmarks.cuda.suite",
 }
 

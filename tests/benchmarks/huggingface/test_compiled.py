@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks import compiled
+from benchmarks.huggingface import compiled
 
 SMALL = {"hidden_size": 32, "intermediate_size": 40, "num_attention_heads": 2}
 

@@ -1,0 +1,1 @@
+"""Figures of Hugging Face models with a pattern."""
