@@ -92,6 +92,8 @@ def _find(
             others = [one for name, one in starts.items() if name != "position_ids"]
             otherwise = others[0] if others else torch.zeros_like(starts["position_ids"])
             starts["position_ids"] = torch.where(_all_real(mask), starts["position_ids"], otherwise)
+    if "position_ids" in starts:
+        starts = {"position_ids": starts.pop("position_ids"), **starts}
     starts = {name: one.expand(batch, -1) for name, one in starts.items()}
     if not starts or length == 0:
         return None

@@ -126,14 +126,14 @@ class Layout:
         for long, group in _grouped(self.pieces(), length, exact=exact).items():
             rows, start, stop = torch.tensor(group, device=self._device).T[:, :, None]
             places = start + torch.arange(long, device=self._device)
-            inside = places < stop
+            ragged = any(b - a < long for _, a, b in group)
+            inside = places < stop if ragged else None
             places = torch.minimum(places, stop - 1)
-            real: Tensor | None = None
+            real = inside
             if self.padded:
                 assert self._real is not None
-                real = self._real[rows, places] & inside
-            elif any(b - a < long for _, a, b in group):
-                real = inside
+                real = self._real[rows, places]
+                real = real if inside is None else real & inside
             parts.append(Part(rows, places, places, inside, real, 0, group[0][:2]))
         return tuple(parts)
 
