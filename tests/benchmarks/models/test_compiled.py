@@ -3,11 +3,7 @@
 import pytest
 import torch
 
-<<<<<<<< HEAD:tests/benchmarks/models/test_compiled.py
 from benchmarks.models import compiled
-========
-from benchmarks.huggingface import compiled
->>>>>>>> whole:tests/benchmarks/huggingface/test_compiled.py
 
 SMALL = {"hidden_size": 32, "intermediate_size": 40, "num_attention_heads": 2}
 
