@@ -106,7 +106,7 @@ def test_every_kernel(kernel: str, name: str, way: str) -> None:
 
     def run() -> list[Tensor]:
         q, k, v = inputs()
-        dropout_p = 0.0 if kernel == "flex" else 0.2
+        dropout_p = 0.0 if kernel in ("flex", "sdpa") else 0.2
         out = sp.attention(
             q, k, v, pattern, kernel=kernel, dropout_p=dropout_p, **masks_of(pattern)
         )

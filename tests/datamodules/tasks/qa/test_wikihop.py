@@ -166,7 +166,7 @@ def test_bad_records_can_be_skipped_and_are_told(
     assert [e.id for e in data.examples("val")] == ["q1", "q3"]
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition("left out: ")[2].partition(":")[0] for line in lines] == ["answer", "id"]
-    assert "1 of 2" in lines[0]
+    assert "1 of 4" in lines[0]
     assert "(q2)" in lines[0]
 
 
