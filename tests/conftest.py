@@ -69,6 +69,16 @@ def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPat
     monkeypatch.setenv("SPARSE_PATTERNS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
+@pytest.fixture(autouse=True)
+def _own_environment() -> Iterator[None]:
+    """Takes back what a test leaves in the environment: `LOCAL_RANK` makes later processes wait."""
+    before = dict(os.environ)
+    yield
+    for name in [name for name in os.environ if name not in before]:
+        if not name.startswith("PYTEST_"):
+            del os.environ[name]
+
+
 REGISTRIES = (
     ("sparse_patterns.spec.presets", "REGISTRY"),
     ("datamodules.registry", "registry"),

@@ -60,7 +60,7 @@ def test_visible_pairs_are_those_of_the_mask() -> None:
     assert visible_pairs(pattern, 40) == pytest.approx(mask.expand(HEADS, 40, 40).sum().item())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "case", [c for c in CASES if c.name not in ("flex", "memory")], ids=lambda case: case.name
 )
@@ -81,7 +81,7 @@ def test_goals_apply_at_the_length_they_are_set_for() -> None:
     assert 4 * GOAL_LENGTH in Options().lengths
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_peak_memory_is_measured_above_the_inputs(direction: str) -> None:
     length = 2048

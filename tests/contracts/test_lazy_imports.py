@@ -143,6 +143,7 @@ def test_importing_prints_nothing(package: str) -> None:
     assert import_once(package, below=[]).printed == ""
 
 
+@pytest.mark.long  # a time, which other work on the machine changes
 @pytest.mark.parametrize("package", BELOW)
 def test_importing_takes_no_more_than_its_base_and_half_a_second(package: str) -> None:
     first = import_after_its_base(package).seconds

@@ -35,6 +35,8 @@ from tests.lit_modules.task_batches import (
 )
 
 TASKS = sorted(BATCHES)
+# What is learned by heart every day; the others take longer.
+QUICK = ("classification", "extractive-qa")
 
 
 def trainer(**given: Any) -> Trainer:
@@ -83,7 +85,9 @@ def test_a_fresh_head_does_not_know(task: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    "task", [pytest.param(x, marks=[] if x in QUICK else pytest.mark.long) for x in TASKS]
+)
 def test_eight_examples_are_learned_by_heart(task: str) -> None:
     model = model_of(task, learning_rate=1e-3, decay="none")
     steps = {"candidate-choice": 60, "coreference": 240}.get(task, 150)

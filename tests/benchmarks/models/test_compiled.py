@@ -8,7 +8,7 @@ from benchmarks.models import compiled
 SMALL = {"hidden_size": 32, "intermediate_size": 40, "num_attention_heads": 2}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_both_steps_train_alike() -> None:
     one, other = compiled.steps(40, num_hidden_layers=2, **SMALL)

@@ -41,7 +41,7 @@ RANDOM_SPECS = 320
 
 
 @everywhere
-@pytest.mark.parametrize("seed", seeds(RANDOM_SPECS, every_day=120))
+@pytest.mark.parametrize("seed", seeds(RANDOM_SPECS, every_day=60))
 def test_random_specs(kernel: str, device: str, seed: int) -> None:
     hold_random(kernel, device, seed)
 

@@ -69,7 +69,13 @@ def run(kernel: str, tensors: list[Tensor], upstream: Tensor) -> list[Tensor]:
         for name in sorted(KERNELS)
     ],
 )
-@pytest.mark.parametrize("own", [False, True], ids=["one projection", "global_qkv"])
+@pytest.mark.parametrize(
+    "own",
+    [
+        pytest.param(False, id="one projection", marks=pytest.mark.long),
+        pytest.param(True, id="global_qkv"),
+    ],
+)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts(kernel: str, device: str, own: bool, layout: str) -> None:
     allowed = KERNELS[kernel].tolerances

@@ -85,8 +85,17 @@ def trained(model: nn.Module, run: Callable[..., Any], given: dict[str, Any]) ->
     return [out.logits, *(p.grad.clone() for p in model.parameters() if p.grad is not None)]
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize(("name", "backend"), [("llama", "eager"), ("bert", "aot_eager")])
+DAILY = {("llama", "padding"), ("bert", "global tokens"), ("llama", "documents, by distance")}
+
+
+@pytest.mark.parametrize(
+    ("name", "backend", "case"),
+    [
+        pytest.param(name, backend, case, marks=[] if (name, case) in DAILY else pytest.mark.long)
+        for name, backend in (("llama", "eager"), ("bert", "aot_eager"))
+        for case in CASES
+    ],
+)
 def test_training_is_one_graph_with_the_same_numbers(name: str, backend: str, case: str) -> None:
     pattern, make = CASES[case]
     model = set_pattern(MODELS[name](), pattern).train()
@@ -99,7 +108,7 @@ def test_training_is_one_graph_with_the_same_numbers(name: str, backend: str, ca
         close(one, other)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_default_backend() -> None:
     model = set_pattern(bert(), NEAR)
@@ -122,8 +131,8 @@ def test_another_pattern_and_masks_of_a_batch_are_taken() -> None:
 
 
 @pytest.mark.parametrize("kind", ["static", "dynamic"])
-@pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize("name", ["llama", "qwen2"])
+@pytest.mark.parametrize("padded", [pytest.param(False, marks=pytest.mark.long), True])
+@pytest.mark.parametrize("name", ["llama", pytest.param("qwen2", marks=pytest.mark.long)])
 def test_generation_does_not_compile_anew_as_the_cache_grows(
     name: str, padded: bool, kind: str
 ) -> None:
@@ -173,7 +182,7 @@ def test_what_is_refused_without_compiling_is_refused_when_it_runs() -> None:
             run(ids, use_cache=False)
 
 
-@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("padded", [pytest.param(False, marks=pytest.mark.long), True])
 @pytest.mark.parametrize("name", ["llama", "bert", "modernbert"])
 def test_export_with_any_length(name: str, padded: bool) -> None:
     model = set_pattern(MODELS[name](), NEAR)

@@ -133,6 +133,7 @@ def test_compiled_network_follows_the_windows():
 # Inductor's own use of what torch has deprecated.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.long
 def test_compiled_by_inductor():
     ids = torch.randint(11, (2, 33))
     net = make()
