@@ -18,14 +18,11 @@ from sparse_patterns.kernels import guard
 from sparse_patterns.kernels.base import Call, Request, accumulation_dtype
 from sparse_patterns.kernels.dispatch import KERNELS, check_kernel, choose
 from sparse_patterns.kernels.transforms import (
-    Formula,
     cast,
-    map_batch,
     refuse_forward_mode,
-    refuse_second,
+    register,
     run,
-    save_nothing,
-    scaled,
+    scaled_inputs,
 )
 from sparse_patterns.spec.base import Pattern
 from sparse_patterns.spec.fields import boolean
@@ -88,7 +85,8 @@ def attention(
 
     Raises:
         TypeError: An argument has the wrong type.
-        NotImplementedError: A forward-mode derivative is asked for, or `torch.vmap` with dropout.
+        NotImplementedError: A forward-mode derivative is asked for, a second derivative, or
+            `torch.vmap` with the same dropout for all examples.
         ValueError: A shape or a number is not allowed, a mask is given to a pattern that does not
             read it, the pattern does not fit the heads or layers, or a named kernel cannot serve
             the call.
@@ -113,20 +111,11 @@ def attention(
         layers,
         q_offset,
     )
-    own: tuple[Tensor | None, Tensor | None, Tensor | None] = (None, None, None)
-    if global_qkv is None:
-        factor, (q,) = scaled(scale, q)
-    else:
-        factor, (q, own_q) = scaled(scale, q, global_qkv[0])
-        own = (own_q, *global_qkv[1:])
-    refuse_forward_mode(q, k, v, *own)
+    factor, inputs = scaled_inputs(scale, q, k, v, global_qkv)
     offset = k.shape[2] - q.shape[2] if q_offset is None else q_offset
     seed = draw_seed() if dropout_p else None
     given = Given(
-        q,
-        k,
-        v,
-        *own,
+        *inputs,
         key_mask,
         global_mask,
         segment_ids,
@@ -138,7 +127,7 @@ def attention(
         factor,
         float(dropout_p),
         kernel,
-        needs_grad(q, k, v, *own),
+        needs_grad(*inputs),
     )
     out, lse, _ = run(_FORWARD, given)
     return (out, lse) if return_lse else out
@@ -293,23 +282,14 @@ def _differentiate(
     return (*grads, *nothing[len(grads) :])
 
 
-_attend.register_autograd(_differentiate, setup_context=_save)
-_attend_backward.register_autograd(refuse_second, setup_context=save_nothing)
-
-
-_SEED = Given._fields.index("seed")
-_FORWARD = Formula(_attend, _save, _differentiate, _SEED)
-_BACKWARD = Formula(_attend_backward, save_nothing, refuse_second, _OUTCOME.count(",") + 1 + _SEED)
-
-
-@_attend.register_vmap
-def _(info: Any, in_dims: tuple[Any, ...], *given: Any) -> Any:
-    return map_batch(_FORWARD, info, in_dims, given)
-
-
-@_attend_backward.register_vmap
-def _(info: Any, in_dims: tuple[Any, ...], *given: Any) -> Any:
-    return map_batch(_BACKWARD, info, in_dims, given)
+_FORWARD, _BACKWARD = register(
+    _attend,
+    _attend_backward,
+    _save,
+    _differentiate,
+    seed=Given._fields.index("seed"),
+    outcome=_OUTCOME.count(",") + 1,
+)
 
 
 def _call(given: Given) -> Call:

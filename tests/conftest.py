@@ -74,8 +74,12 @@ def _own_environment() -> Iterator[None]:
     """Takes back what a test leaves in the environment: `LOCAL_RANK` makes later processes wait."""
     before = dict(os.environ)
     yield
-    for name in [name for name in os.environ if name not in before]:
-        if not name.startswith("PYTEST_"):
+    for name in {*before, *os.environ}:
+        if name.startswith("PYTEST_") or os.environ.get(name) == before.get(name):
+            continue
+        if name in before:
+            os.environ[name] = before[name]
+        else:
             del os.environ[name]
 
 

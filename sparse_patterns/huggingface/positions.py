@@ -15,7 +15,8 @@ from torch import Tensor
 from sparse_patterns.config.handles import as_constant, intern
 from sparse_patterns.functional import attention
 from sparse_patterns.huggingface.masks import Limit, ModelMask, pattern_of
-from sparse_patterns.nn.pieces import attend_pieces, check_final
+from sparse_patterns.nn.pieces import attend_pieces
+from sparse_patterns.nn.splitting import check_final
 from sparse_patterns.nn.traits import traits
 from sparse_patterns.spec.base import Pattern
 

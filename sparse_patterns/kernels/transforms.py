@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -84,6 +85,26 @@ def _is_readable(scale: Tensor) -> bool:
     return type(scale) in (Tensor, torch.nn.Parameter) and scale.device.type == "cpu"
 
 
+def scaled_inputs(
+    scale: Any, q: Tensor, k: Tensor, v: Tensor, global_qkv: tuple[Tensor, Tensor, Tensor] | None
+) -> tuple[float, tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]]:
+    """Return the factor of the scores, and all inputs of a call, queries scaled as by `scaled`.
+
+    Raises:
+        TypeError: As `scaled`.
+        ValueError: As `scaled`.
+        NotImplementedError: As `refuse_forward_mode`.
+    """
+    own: tuple[Tensor | None, Tensor | None, Tensor | None] = (None, None, None)
+    if global_qkv is None:
+        factor, (q,) = scaled(scale, q)
+    else:
+        factor, (q, own_q) = scaled(scale, q, global_qkv[0])
+        own = (own_q, *global_qkv[1:])
+    refuse_forward_mode(q, k, v, *own)
+    return factor, (q, k, v, *own)
+
+
 def refuse_forward_mode(*tensors: Tensor | None) -> None:
     """Refuse tensors that carry a forward-mode derivative, which would be lost.
 
@@ -120,11 +141,44 @@ class Formula:
     seed: int
 
 
-def save_nothing(ctx: Any, inputs: Any, output: Any) -> None:
+def register(
+    forward: Any,
+    backward: Any,
+    save: Callable[..., None],
+    differentiate: Callable[..., tuple[Tensor | None, ...]],
+    seed: int,
+    outcome: int,
+) -> tuple[Formula, Formula]:
+    """Register the derivatives of an operator and of its backward, and `torch.vmap` of both.
+
+    Args:
+        forward: The operator, from `torch.library.custom_op`.
+        backward: The operator of its gradients, which takes the outcome of the forward pass and the
+            gradients of it, and then the arguments of the forward pass.
+        save: As in `Formula`.
+        differentiate: As in `Formula`.
+        seed: Which of the arguments of `forward` is the seed of the dropout.
+        outcome: How many arguments of `backward` come before those of the forward pass.
+
+    Returns:
+        The two, to be run by `run`.
+    """
+    forward.register_autograd(differentiate, setup_context=save)
+    backward.register_autograd(_refuse_second, setup_context=_save_nothing)
+    formulas = (
+        Formula(forward, save, differentiate, seed),
+        Formula(backward, _save_nothing, _refuse_second, outcome + seed),
+    )
+    for operator, formula in zip((forward, backward), formulas, strict=True):
+        operator.register_vmap(partial(map_batch, formula))
+    return formulas
+
+
+def _save_nothing(ctx: Any, inputs: Any, output: Any) -> None:
     """Keep nothing, for an operator without a derivative."""
 
 
-def refuse_second(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
+def _refuse_second(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
     """Refuse a derivative of the gradients.
 
     Raises:

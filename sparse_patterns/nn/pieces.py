@@ -7,92 +7,27 @@ counts from the start of each text: so all of it happens when the operator runs.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from sparse_patterns import functional
-from sparse_patterns.config.handles import intern, look_up
-from sparse_patterns.functional import Given, count_tensors, schema_of
+from sparse_patterns.config.handles import intern
+from sparse_patterns.functional import count_tensors, schema_of
 from sparse_patterns.kernels.base import accumulation_dtype
 from sparse_patterns.kernels.transforms import (
-    Formula,
     cast,
-    map_batch,
     refuse_forward_mode,
-    refuse_second,
+    register,
     run,
-    save_nothing,
-    scaled,
+    scaled_inputs,
 )
-from sparse_patterns.nn.layouts import Part, layout_of
-from sparse_patterns.nn.traits import traits
+from sparse_patterns.nn.splitting import REASON, Texts, calls_of
 from sparse_patterns.spec.atoms import SameDocument
 from sparse_patterns.spec.base import Pattern, uses
 from sparse_patterns.spec.validation import check_call
-
-REASON = "\n"
-"""What stands between the reasons of refusals in the string that travels with a call."""
-
-_STREAM = 0x9E3779B97F4A7C15
-"""Distance of the seeds of two parts of a batch."""
-
-
-class Texts(NamedTuple):
-    """What the operators are given: the tensors of a call, then the numbers and names.
-
-    Attributes:
-        q: Queries `(batch, heads, q_len, head_dim)`.
-        k: Keys `(batch, kv_heads, kv_len, head_dim)`.
-        v: Values, of the shape of `k`.
-        global_q: As `global_qkv` of `attention`.
-        global_k: The same of the keys.
-        global_v: The same of the values.
-        real: bool `(batch, kv_offset + kv_len)`, False for padding.
-        documents: int `(batch, kv_len)`, the number of each token's document.
-        global_mask: bool `(batch, kv_len)`, for `BatchGlobal()`.
-        segment_ids: int `(batch, kv_len)`, for `SameDocument()`; `documents` by default.
-        start: int64 of one element, the position of query row 0 if it is not known before. Then
-            keys behind the last query do not count.
-        refused: bool `(reasons,)`, True for a reason why this call is refused.
-        seed: int64, of the dropout.
-        pattern: From `intern`.
-        layer: Layer of a pattern that varies over layers.
-        layers: Number of layers of the model.
-        q_offset: Position of query row 0, without `start`.
-        kv_offset: Position of key 0.
-        scale: Factor of the scores.
-        dropout_p: Probability of dropping a weight.
-        kernel: Name of a kernel, "auto" or "tune".
-        needs_grad: Whether a backward pass may follow.
-        reasons: The texts of `refused`, with `REASON` between them.
-    """
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    global_q: Tensor | None
-    global_k: Tensor | None
-    global_v: Tensor | None
-    real: Tensor | None
-    documents: Tensor | None
-    global_mask: Tensor | None
-    segment_ids: Tensor | None
-    start: Tensor | None
-    refused: Tensor | None
-    seed: Tensor | None
-    pattern: str
-    layer: int
-    layers: int
-    q_offset: int
-    kv_offset: int
-    scale: float
-    dropout_p: float
-    kernel: str
-    needs_grad: bool
-    reasons: str
 
 
 def attend_pieces(
@@ -170,18 +105,9 @@ def attend_pieces(
         layers,
         None,
     )
-    own: tuple[Tensor | None, Tensor | None, Tensor | None] = (None, None, None)
-    if global_qkv is None:
-        factor, (q,) = scaled(scale, q)
-    else:
-        factor, (q, own_q) = scaled(scale, q, global_qkv[0])
-        own = (own_q, *global_qkv[1:])
-    refuse_forward_mode(q, k, v, *own)
+    factor, inputs = scaled_inputs(scale, q, k, v, global_qkv)
     given = Texts(
-        q,
-        k,
-        v,
-        *own,
+        *inputs,
         real,
         documents,
         global_mask,
@@ -197,7 +123,7 @@ def attend_pieces(
         factor,
         float(dropout_p),
         kernel,
-        functional.needs_grad(q, k, v, *own),
+        functional.needs_grad(*inputs),
         REASON.join(refused or ()),
     )
     out: Tensor = run(_FORWARD, given)[0]
@@ -219,7 +145,7 @@ def _attend(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
     q = texts.q
     choices = torch.zeros(q.shape[0], q.shape[2], dtype=torch.uint8, device="cpu")
     out = lse = None
-    for call, part in _calls(texts):
+    for call, part in calls_of(texts):
         its_out, its_lse, number = functional.compute(call)
         if part is None:
             choices[:1, :1] = number
@@ -255,7 +181,7 @@ def _attend_backward(
     texts = Texts(*given)
     inputs = [x for x in texts[:6] if x is not None]
     grads = [torch.zeros_like(x) for x in inputs]
-    for call, part in _calls(texts):
+    for call, part in calls_of(texts):
         if part is None:
             if not choices.numel():
                 break
@@ -284,120 +210,6 @@ def _(out: Tensor, lse: Tensor, choices: Tensor, grad_out: Tensor, *given: Any) 
     return [torch.empty_like(x) for x in given[:6] if x is not None]
 
 
-def _calls(texts: Texts) -> list[tuple[Given, Part | None]]:
-    """Return the calls of attention that a batch is split into; one without a part is the whole."""
-    _refuse(texts)
-    q_offset = texts.q_offset if texts.start is None else int(texts.start)
-    if texts.start is not None:
-        texts = _cut(texts, q_offset + texts.q.shape[2])
-    q, k = texts.q, texts.k
-    q_len, kv_len = q.shape[2], k.shape[2]
-    pattern = look_up(texts.pattern)
-    depends = traits(pattern, q.shape[1], texts.layer, texts.layers)
-    if q_offset:
-        check_final(depends.by_length)
-    layout = layout_of(texts.documents, texts.real, q.shape[0], q.device)
-    real = texts.real if layout.padded else None
-    key_mask = None if real is None else real[:, texts.kv_offset :]
-    segment_ids = texts.segment_ids
-    if layout.several and depends.movable and segment_ids is None:
-        key = intern(pattern & SameDocument())
-        whole = _call(texts, key, key_mask, texts.documents, q_offset - texts.kv_offset)
-        return [(whole, None)]
-    if segment_ids is None and uses(pattern, SameDocument):
-        segment_ids = texts.documents
-    exact = depends.by_length is not None
-    if layout.several:
-        parts = layout.documents(exact=exact)
-    elif depends.movable or (real is None and not texts.kv_offset):
-        offset = q_offset - texts.kv_offset
-        return [(_call(texts, texts.pattern, key_mask, segment_ids, offset), None)]
-    else:
-        parts = layout.texts(q_len, kv_len, q_offset, texts.kv_offset, exact=exact)
-    return [(_part_of(texts, part, number, segment_ids), part) for number, part in enumerate(parts)]
-
-
-def check_final(by_length: str | None) -> None:
-    """Refuse a pattern that depends on the length where a cache is used.
-
-    Raises:
-        ValueError: A part does.
-    """
-    if by_length:
-        raise ValueError(
-            f"{by_length}, so that generation with a cache would differ from generation "
-            "without; call generate(..., use_cache=False), or leave that part out"
-        )
-
-
-def _refuse(texts: Texts) -> None:
-    if texts.refused is None:
-        return
-    for holds, reason in zip(texts.refused.tolist(), texts.reasons.split(REASON), strict=True):
-        if holds:
-            raise ValueError(reason)
-
-
-def _cut(texts: Texts, end: int) -> Texts:
-    """Return the same without the room of a cache behind the last query."""
-    kept = end - texts.kv_offset
-
-    def tokens(x: Tensor | None, last: int) -> Tensor | None:
-        return None if x is None else x[:, :last]
-
-    return texts._replace(
-        k=texts.k[:, :, :kept],
-        v=texts.v[:, :, :kept],
-        real=tokens(texts.real, end),
-        documents=tokens(texts.documents, kept),
-        global_mask=tokens(texts.global_mask, kept),
-        segment_ids=tokens(texts.segment_ids, kept),
-    )
-
-
-def _call(
-    texts: Texts,
-    pattern: str,
-    key_mask: Tensor | None,
-    segment_ids: Tensor | None,
-    q_offset: int,
-) -> Given:
-    """Return the call of the whole batch."""
-    return Given(
-        *texts[:6],
-        key_mask=key_mask,
-        global_mask=texts.global_mask,
-        segment_ids=segment_ids,
-        seed=texts.seed,
-        pattern=pattern,
-        layer=texts.layer,
-        layers=texts.layers,
-        q_offset=q_offset,
-        scale=texts.scale,
-        dropout_p=texts.dropout_p,
-        kernel=texts.kernel,
-        needs_grad=texts.needs_grad,
-    )
-
-
-def _part_of(texts: Texts, part: Part, number: int, segment_ids: Tensor | None) -> Given:
-    """Return the call of a part of the batch."""
-    seed = texts.seed
-    if seed is not None and number:
-        seed = torch.tensor((int(seed) + number * _STREAM) % (1 << 62), device="cpu")
-    whole = _call(texts, texts.pattern, part.real, part.take_tokens(segment_ids), part.q_offset)
-    return whole._replace(
-        q=part.take(texts.q, part.queries),
-        k=part.take(texts.k, part.keys),
-        v=part.take(texts.v, part.keys),
-        global_q=None if texts.global_q is None else part.take(texts.global_q, part.queries),
-        global_k=None if texts.global_k is None else part.take(texts.global_k, part.keys),
-        global_v=None if texts.global_v is None else part.take(texts.global_v, part.keys),
-        global_mask=part.take_tokens(texts.global_mask),
-        seed=seed,
-    )
-
-
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(*output[1:])
@@ -415,30 +227,22 @@ def _differentiate(ctx: Any, grad_out: Tensor | None, *_: None) -> tuple[Tensor 
     return (*grads, *nothing[len(grads) :])
 
 
-_attend.register_autograd(_differentiate, setup_context=_save)
-_attend_backward.register_autograd(refuse_second, setup_context=save_nothing)
-
-_SEED = Texts._fields.index("seed")
-_FORWARD = Formula(_attend, _save, _differentiate, _SEED)
-_BACKWARD = Formula(_attend_backward, save_nothing, refuse_second, _OUTCOME.count(",") + 1 + _SEED)
-
-
-@_attend.register_vmap
-def _(info: Any, in_dims: tuple[Any, ...], *given: Any) -> Any:
-    return map_batch(_FORWARD, info, in_dims, given)
-
-
-@_attend_backward.register_vmap
-def _(info: Any, in_dims: tuple[Any, ...], *given: Any) -> Any:
-    return map_batch(_BACKWARD, info, in_dims, given)
+_FORWARD, _BACKWARD = register(
+    _attend,
+    _attend_backward,
+    _save,
+    _differentiate,
+    seed=Texts._fields.index("seed"),
+    outcome=_OUTCOME.count(",") + 1,
+)
 
 
 @register_flop_formula(torch.ops.sparse_patterns.attend_pieces, get_raw=True)
 def _count_flops(*given: Any, out_val: object = None) -> int:
-    return sum(functional.flops(call) for call, _ in _calls(Texts(*given)))
+    return sum(functional.flops(call) for call, _ in calls_of(Texts(*given)))
 
 
 @register_flop_formula(torch.ops.sparse_patterns.attend_pieces_backward, get_raw=True)
 def _count_backward_flops(*given: Any, out_val: object = None) -> int:
     texts = Texts(*given[-len(Texts._fields) :])
-    return sum(functional.flops(call, backward=True) for call, _ in _calls(texts))
+    return sum(functional.flops(call, backward=True) for call, _ in calls_of(texts))
