@@ -75,13 +75,16 @@ def _run(words: list[str], debug: bool) -> int:
         print(_help())
         return 0 if words else 2
     command, rest = words[0], words[1:]
+    if command in (*TRAINER_COMMANDS, "evaluate"):
+        # Wrong names are refused before large libraries are imported.
+        from lit_modules.commands.early.check import check
+
+        rest = check(command, rest)
     if command in TRAINER_COMMANDS:
-        rest = _checked(command, rest)
         from lit_modules.commands.train import train
 
         return train(command, rest, _DataSets(), debug, verbose)
     if command == "evaluate":
-        rest = _checked(command, rest)
         from lit_modules.commands.evaluate import evaluate
 
         return evaluate(rest, _DataSets())
@@ -118,16 +121,6 @@ def _run(words: list[str], debug: bool) -> int:
         f"unknown command {command!r}.{did_you_mean(command, commands)} "
         f"Commands: {', '.join(commands)}"
     )
-
-
-def _checked(command: str, words: list[str]) -> list[str]:
-    """Refuse wrong names before large libraries are imported."""
-    from lit_modules.commands.early.check import check
-
-    try:
-        return check(command, words)
-    except (ValueError, FileNotFoundError) as error:
-        raise UsageError(str(error)) from error
 
 
 class _DataSets:

@@ -68,7 +68,7 @@ def load(path: str, datasets: Any) -> tuple[Any, Any]:
         The module, and the data module or None where the checkpoint names none.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        UsageError: There is no such file.
         CheckpointError: The file is no checkpoint of a language model.
     """
     model, described = load_model(path, "generate")
@@ -90,7 +90,7 @@ def load_model(path: str, method: str | None = None) -> tuple[Any, dict[str, Any
         The module, and class path and arguments of its data set, empty where none are named.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        UsageError: There is no such file.
         CheckpointError: The file is no checkpoint, or the model lacks the method.
     """
     check_plain_file(path)

@@ -21,7 +21,7 @@ def make_long(words: Sequence[str]) -> int:
     ):
         raise UsageError(f"{arguments.output} exists and is not an empty folder")
     if not Path(arguments.input).exists():
-        raise FileNotFoundError(f"{arguments.input}: no such file or folder")
+        raise UsageError(f"{arguments.input}: no such file or folder")
     if arguments.config is not None:
         check_plain_file(arguments.config, "--config")
     from lit_modules import weights

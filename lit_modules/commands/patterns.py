@@ -11,6 +11,7 @@ from lit_modules.commands.arguments import Parser, mapping
 from lit_modules.commands.configs.shipped import pattern_path
 from lit_modules.commands.early.check import check_file
 from lit_modules.commands.early.registered import PATTERNS
+from lit_modules.commands.errors import UsageError
 
 __all__ = ["patterns"]
 
@@ -158,7 +159,7 @@ def _check(arguments: argparse.Namespace) -> None:
     if path.suffix not in (".yaml", ".yml"):
         PATTERNS.check_fields(arguments.pattern, fields)
     elif fields:
-        raise ValueError(f"FIELD=VALUE goes with a name, {path} is a whole pattern")
+        raise UsageError(f"FIELD=VALUE goes with a name, {path} is a whole pattern")
     else:
         check_file(str(path), "pattern")
 

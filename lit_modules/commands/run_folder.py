@@ -20,6 +20,7 @@ from lit_modules.callbacks.provenance import Provenance
 from lit_modules.callbacks.randomness import SeedEachBatch
 from lit_modules.callbacks.report import Report
 from lit_modules.callbacks.splits import Splits
+from lit_modules.commands.errors import UsageError
 
 __all__ = ["RunSettings", "attach", "checkpoint_file", "default_name", "free_name"]
 
@@ -86,19 +87,19 @@ def checkpoint_file(given: str | None, run: Path, must_exist: bool) -> str | Non
             one command both starts a run and resumes it.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        UsageError: There is no such file.
     """
     if given is None:
         return None
     if given not in ("best", "last"):
         if not Path(given).is_file():
-            raise FileNotFoundError(f"--ckpt_path {given}: no such file")
+            raise UsageError(f"--ckpt_path {given}: no such file")
         return given
     file = run / "checkpoints" / f"{given}.ckpt"
     if file.is_file():
         return str(file)
     if must_exist:
-        raise FileNotFoundError(
+        raise UsageError(
             f"--ckpt_path {given}: run {run} has no {file.name}; "
             "give --run.name or the path of a file"
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_modules.commands.configs.shipped import config_path, pattern_path
-from lit_modules.commands.errors import did_you_mean
+from lit_modules.commands.errors import UsageError, did_you_mean
 
 __all__ = ["MODELS", "expand", "expand_words", "read_pattern"]
 
@@ -44,7 +44,7 @@ def expand(config: Mapping[str, Any], datasets: Any) -> dict[str, Any]:
         datasets: The registry of data sets; it has `path_of(name)`.
 
     Raises:
-        ValueError: A name is unknown; the message suggests near ones.
+        UsageError: A name is unknown; the message suggests near ones.
     """
     written: dict[str, Any] = _interpolations(dict(config))
     if written.get("stages", {}) is None:
@@ -66,8 +66,8 @@ def expand_words(words: Sequence[str], datasets: Any) -> list[str]:
     The name of a shipped configuration becomes the path of its file.
 
     Raises:
-        UsageError: `--config` names neither a file nor a shipped configuration.
-        ValueError: A name is unknown; the message suggests near ones.
+        UsageError: `--config` names neither a file nor a shipped configuration, or a name is
+            unknown; the message suggests near ones.
     """
     paths: dict[str, Callable[[str], str]] = {
         "--config": config_path,
@@ -115,12 +115,14 @@ def read_pattern(value: Any) -> Any:
             anything else.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        UsageError: There is no such file.
     """
     if isinstance(value, str):
         value = pattern_path(value)
     if not isinstance(value, str) or Path(value).suffix not in (".yaml", ".yml"):
         return value
+    if not Path(value).is_file():
+        raise UsageError(f"pattern {value}: no such file")
     from omegaconf import OmegaConf
 
     return OmegaConf.to_container(OmegaConf.load(value), resolve=True)
@@ -154,14 +156,17 @@ def _data_path(name: str, datasets: Any) -> str:
     # Braces make it a whole configuration.
     if not isinstance(name, str) or "{" in name:
         return name
-    return str(datasets.path_of(name))
+    try:
+        return str(datasets.path_of(name))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def _model_path(name: str) -> str:
     if not isinstance(name, str) or "." in name or "{" in name:
         return name
     if name not in MODELS:
-        raise ValueError(
+        raise UsageError(
             f"unknown model {name!r}.{did_you_mean(name, MODELS)} Known: {', '.join(MODELS)}; "
             "another model is given by its import path"
         )

@@ -54,9 +54,7 @@ def check(command: str, words: Sequence[str]) -> list[str]:
         words: The rest of the command line.
 
     Raises:
-        UsageError: There is no such option, field or configuration.
-        ValueError: There is no such data set, model or pattern.
-        FileNotFoundError: There is no such file.
+        UsageError: There is no such option, field, configuration, data set, model, pattern or file.
     """
     if any(word in ("-h", "--help") or word.split("=")[0].endswith(".help") for word in words):
         return list(words)
@@ -82,10 +80,10 @@ def check_plain_file(path: str, origin: str = "--ckpt_path") -> None:
     """Refuse a file, such as a checkpoint, that is not there.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        UsageError: There is no such file.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{origin} {path}: no such file")
+        raise UsageError(f"{origin} {path}: no such file")
 
 
 def check_file(path: str, origin: str, hint: str = "") -> None:
@@ -97,13 +95,13 @@ def check_file(path: str, origin: str, hint: str = "") -> None:
         hint: Ends the message.
 
     Raises:
-        FileNotFoundError: Nothing has this name.
+        UsageError: Nothing has this name.
     """
     if "://" in path or "${" in path:
         return
     full = Path(path).expanduser()
     if not full.exists() and not (glob.has_magic(path) and glob.glob(str(full), recursive=True)):
-        raise FileNotFoundError(
+        raise UsageError(
             f"{origin}: {path!r} names no file, folder or glob; looked from {os.getcwd()}{hint}"
         )
 

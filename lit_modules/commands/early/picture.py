@@ -56,9 +56,8 @@ class Picture:
         """Read a command line.
 
         Raises:
-            UsageError: A configuration is not there, or is none.
-            ValueError: A name is unknown; the message suggests near ones.
-            FileNotFoundError: The file of a pattern is not there.
+            UsageError: A configuration or the file of a pattern is not there or is none, or a name
+                is unknown.
         """
         picture = cls()
         for option, value in options(expand_words(words, DATA_SETS)):

@@ -11,7 +11,7 @@ from importlib import metadata
 from typing import Any
 
 from lit_modules.commands.early.source import Definition, arguments_of, find, source_of, value_of
-from lit_modules.commands.errors import did_you_mean
+from lit_modules.commands.errors import UsageError, did_you_mean
 
 __all__ = ["DATA_SETS", "PATTERNS", "Names"]
 
@@ -74,12 +74,12 @@ class Names:
         """Refuse a name that nothing is registered under.
 
         Raises:
-            ValueError: There is no such name; the message is that of the registry.
+            UsageError: There is no such name; the message is that of the registry.
         """
         known = self.paths()
         words = value_of(*self.others) if self.others else ()
         if self.complete and name not in known and name not in (words or ()):
-            raise ValueError(
+            raise UsageError(
                 f"unknown {self.kind} {name!r}.{did_you_mean(name, known)} "
                 f"Known: {', '.join(known) or 'none'}"
             )
@@ -88,7 +88,7 @@ class Names:
         """Return the import path that a name stands for; an import path as it is.
 
         Raises:
-            ValueError: There is no such name.
+            UsageError: There is no such name.
         """
         if "." in name:
             return str(self.imported.path_of(name)) if self.imported is not None else name
@@ -103,14 +103,14 @@ class Names:
         """Refuse fields that what a name stands for does not take.
 
         Raises:
-            ValueError: There is no such name or field; the message is that of the registry.
+            UsageError: There is no such name or field; the message is that of the registry.
         """
         self.check(name)
         definition = self.definition(name)
         allowed = arguments_of(definition) if definition is not None else None
         for field in fields:
             if allowed is not None and field not in allowed:
-                raise ValueError(
+                raise UsageError(
                     f"{self.kind} {name!r} has no field {field!r}.{did_you_mean(field, allowed)} "
                     f"Allowed: {', '.join(allowed) or 'none'}"
                 )

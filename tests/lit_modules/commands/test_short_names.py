@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 import datamodules.registry
+from lit_modules.commands.errors import UsageError
 from lit_modules.commands.short_names import MODELS, expand, expand_words
 from sparse_patterns.registry import Registry
 
@@ -91,7 +92,7 @@ def test_a_pattern_may_be_a_file(tmp_path: Path) -> None:
     assert expand_words(["--model.pattern", str(file)], DATA)[1] == '{"window": {"before": 4}}'
     written = expand({"model": {"pattern": str(file)}}, DATA)
     assert written["model"]["init_args"]["pattern"] == {"window": {"before": 4}}
-    with pytest.raises(FileNotFoundError, match=r"none\.yaml"):
+    with pytest.raises(UsageError, match=r"none\.yaml"):
         expand_words(["--model.pattern", "none.yaml"], DATA)
 
 
@@ -103,5 +104,5 @@ def test_a_pattern_may_be_a_file(tmp_path: Path) -> None:
     ],
 )
 def test_an_unknown_name_is_refused_with_a_suggestion(words: list[str], message: str) -> None:
-    with pytest.raises(ValueError, match=message.replace("?", r"\?")):
+    with pytest.raises(UsageError, match=message.replace("?", r"\?")):
         expand_words(words, DATA)

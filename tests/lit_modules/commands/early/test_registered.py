@@ -7,6 +7,7 @@ import pytest
 
 import datamodules.registry
 from lit_modules.commands.early.registered import DATA_SETS, PATTERNS, Names
+from lit_modules.commands.errors import UsageError
 from sparse_patterns.spec import presets
 
 BOTH = pytest.mark.parametrize(
@@ -38,7 +39,7 @@ def test_names_and_paths_are_those_of_the_registry(names: Names, registry: objec
 def test_a_wrong_name_is_refused_in_the_same_words(
     names: Names, registry: object, wrong: str
 ) -> None:
-    with pytest.raises(ValueError, match="unknown") as early:
+    with pytest.raises(UsageError, match="unknown") as early:
         names.check(wrong)
     with pytest.raises(ValueError, match="unknown") as late:
         registry.describe(wrong)  # type: ignore[attr-defined]
@@ -47,7 +48,7 @@ def test_a_wrong_name_is_refused_in_the_same_words(
 
 @pytest.mark.usefixtures("_not_imported")
 def test_a_wrong_field_is_refused_in_the_same_words() -> None:
-    with pytest.raises(ValueError, match="no field 'windw'") as early:
+    with pytest.raises(UsageError, match="no field 'windw'") as early:
         PATTERNS.check_fields("mistral", ["windw"])
     with pytest.raises(ValueError, match="no field 'windw'") as late:
         presets.REGISTRY.get("mistral", windw=3)
@@ -83,7 +84,7 @@ def test_names_of_other_packages(
     assert names.complete is complete
     names.check("their-data")
     if complete:
-        with pytest.raises(ValueError, match="unknown data set 'no-such-data'"):
+        with pytest.raises(UsageError, match="unknown data set 'no-such-data'"):
             names.check("no-such-data")
     else:
         names.check("no-such-data")  # their module may register any name
