@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from lit_modules.nn.decoder.decoder import Decoder
 
-__all__ = ["generate", "sample"]
+__all__ = ["check_sampling", "generate", "sample"]
 
 
 def sample(
@@ -47,6 +48,26 @@ def sample(
         beyond = shares.cumsum(-1) - shares >= top_p
         logits = logits.masked_fill(beyond.gather(-1, tokens.argsort(-1)), -torch.inf)
     return torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
+
+
+def check_sampling(
+    max_new: int, temperature: float, top_k: int | None, top_p: float | None
+) -> None:
+    """Refuse numbers that tokens cannot be chosen by; see `generate` for their meaning.
+
+    Raises:
+        ValueError: One is out of range; the message names it.
+    """
+    if max_new < 0:
+        raise ValueError(f"max_new must be >= 0, got {max_new}")
+    if not 0 < temperature < math.inf:
+        raise ValueError(
+            f"temperature must be > 0 and finite (greedy=True for the limit 0), got {temperature}"
+        )
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k must be >= 1, got {top_k}")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"top_p must be in 0..1 (0 excluded), got {top_p}")
 
 
 def generate(
@@ -92,14 +113,7 @@ def generate(
         raise ValueError(
             f"prompt_ids must be in 0..{net.embedding.num_embeddings - 1}, got {low}..{high}"
         )
-    if max_new < 0:
-        raise ValueError(f"max_new must be >= 0, got {max_new}")
-    if not temperature > 0:
-        raise ValueError(f"temperature must be > 0 (greedy=True for the limit), got {temperature}")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k must be >= 1, got {top_k}")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p must be in 0..1 (0 excluded), got {top_p}")
+    check_sampling(max_new, temperature, top_k, top_p)
     generator = None
     if seed is not None:
         generator = torch.Generator(prompt_ids.device).manual_seed(seed)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import sparse_patterns as sp
-from lit_modules.generation import generate
+from lit_modules.generation import check_sampling, generate
 from lit_modules.metrics.bits import bits_name
 from lit_modules.metrics.throughput import training_flops
 from lit_modules.nn.decoder.decoder import Decoder
@@ -17,7 +17,7 @@ from lit_modules.nn.patterns import resolve
 from lit_modules.training.compilation import compile_once
 from lit_modules.training.distributed import device_of_run, leave_meta, place
 from lit_modules.training.memories import Memories
-from lit_modules.training.optimization import configure_adamw
+from lit_modules.training.optimization import check_rates, configure_adamw
 from lit_modules.training.scoring import NOT_SCORED, Batch, ScoredModule, total_nats, units_scored
 
 __all__ = ["LanguageModel"]
@@ -93,6 +93,8 @@ class LanguageModel(ScoredModule):
         greedy: bool = False,
         sample_seed: int | None = 0,
     ) -> None:
+        check_rates(learning_rate, weight_decay, betas)
+        check_sampling(max_new, temperature, top_k, top_p)
         super().__init__({bits_name(unit): "units"})
         self.pattern = resolve(pattern)
         # Only plain data in a checkpoint, so that it loads without running code.

@@ -17,7 +17,7 @@ from lit_modules.pretrained.backbone import SCRATCH, EncoderSettings, reads_glob
 from lit_modules.pretrained.masked_lm import build_masked_lm
 from lit_modules.training.compilation import compile_once
 from lit_modules.training.distributed import device_of_run, leave_meta, place
-from lit_modules.training.optimization import configure_adamw
+from lit_modules.training.optimization import check_rates, configure_adamw
 from lit_modules.training.scoring import NOT_SCORED, Batch, ScoredModule, total_nats, units_scored
 
 __all__ = ["MaskedLanguageModel"]
@@ -53,7 +53,7 @@ class MaskedLanguageModel(EncoderModule, ScoredModule):
         compile: Compile the network with torch.compile.
 
     Raises:
-        ValueError: A value is none of those allowed.
+        ValueError: A number is out of range, or a value is none of those allowed.
     """
 
     from_data: ClassVar[tuple[str, ...]] = ("vocabulary_size", "pad_id", "unit")
@@ -71,6 +71,7 @@ class MaskedLanguageModel(EncoderModule, ScoredModule):
         eps: float = 1e-6,
         compile: bool = False,
     ) -> None:
+        check_rates(learning_rate, weight_decay, betas)
         super().__init__({bits_name(unit): "units", bits_name("token"): "tokens"})
         if global_projections not in ("refreshed", "trained"):
             raise ValueError(

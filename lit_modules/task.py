@@ -41,8 +41,8 @@ from lit_modules.training.distributed import (
     world_size,
 )
 from lit_modules.training.finite import WatchedModule
-from lit_modules.training.optimization import configure_adamw, put_on_step
-from lit_modules.training.schedule import Decay, schedule
+from lit_modules.training.optimization import check_rates, configure_adamw, put_on_step
+from lit_modules.training.schedule import Decay, check_schedule, schedule
 
 __all__ = ["Batch", "TaskModule"]
 
@@ -77,6 +77,9 @@ class TaskModule(EncoderModule, WatchedModule, metaclass=Completed):
         decay: How the learning rate falls to zero until the end of the run: none, linear or
             cosine. Stages decide instead.
 
+    Raises:
+        ValueError: A number is out of range, or a value is none of those allowed.
+
     Attributes:
         from_data: Arguments that the command line takes from the data set's attributes.
         monitor: The validation metric by which the best weights are chosen.
@@ -100,6 +103,8 @@ class TaskModule(EncoderModule, WatchedModule, metaclass=Completed):
         warmup: float = 0.1,
         decay: Decay = "linear",
     ) -> None:
+        check_rates(learning_rate, weight_decay, betas, head_learning_rate=head_learning_rate)
+        check_schedule(warmup, decay)
         super().__init__()
         self.settings = EncoderSettings.of(encoder)
         if pretrained_head and self.settings.path is None:

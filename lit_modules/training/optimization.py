@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +11,13 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-__all__ = ["configure_adamw", "learning_rate_factor", "parameter_groups", "put_on_step"]
+__all__ = [
+    "check_rates",
+    "configure_adamw",
+    "learning_rate_factor",
+    "parameter_groups",
+    "put_on_step",
+]
 
 
 class _Schedule(LambdaLR):
@@ -60,6 +67,32 @@ def learning_rate_factor(module: LightningModule) -> Callable[[int], float]:
     return lambda step: 1.0
 
 
+def check_rates(
+    learning_rate: float,
+    weight_decay: float,
+    betas: Sequence[float],
+    **rates: float | None,
+) -> None:
+    """Refuse numbers that AdamW cannot use. A model asks when it is made, not when it is trained.
+
+    Args:
+        learning_rate: The peak rate.
+        weight_decay: Decoupled decay of the matrices.
+        betas: Decay of the running means of gradient and squared gradient.
+        **rates: More peak rates by the names of their arguments; None for one that is not given.
+
+    Raises:
+        ValueError: One is out of range; the message names it.
+    """
+    for name, rate in {"learning_rate": learning_rate, **rates}.items():
+        if rate is not None and not 0 < rate < math.inf:
+            raise ValueError(f"{name} must be > 0 and finite, got {rate}")
+    if not 0 <= weight_decay < math.inf:
+        raise ValueError(f"weight_decay must be >= 0 and finite, got {weight_decay}")
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise ValueError(f"betas must be two numbers in 0..1 (1 excluded), got {list(betas)}")
+
+
 def configure_adamw(
     module: LightningModule,
     *,
@@ -90,13 +123,12 @@ def configure_adamw(
         ValueError: A number is out of range, or the module has nothing to train.
     """
     rates = dict(rates or {})
-    if not learning_rate > 0:
-        raise ValueError(f"learning_rate must be > 0, got {learning_rate}")
-    for name, rate in rates.items():
-        if not rate > 0:
-            raise ValueError(f"the learning rate of {name} must be > 0, got {rate}")
-    if not weight_decay >= 0:
-        raise ValueError(f"weight_decay must be >= 0, got {weight_decay}")
+    check_rates(
+        learning_rate,
+        weight_decay,
+        betas,
+        **{f"the learning rate of {name}": rate for name, rate in rates.items()},
+    )
     parts: dict[float, list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:

@@ -57,6 +57,18 @@ def steps_of(module: LightningModule) -> int:
     return min(ends)
 
 
+def check_schedule(warmup: float, decay: str) -> None:
+    """Refuse a warm-up or a decay that there is not.
+
+    Raises:
+        ValueError: One is out of range; the message names it.
+    """
+    if not 0 <= warmup < math.inf:
+        raise ValueError(f"warmup must be >= 0 and finite, got {warmup}")
+    if decay not in ("none", "linear", "cosine"):
+        raise ValueError(f"decay must be none, linear or cosine, got {decay!r}")
+
+
 def schedule(module: LightningModule, warmup: float, decay: Decay) -> Callable[[int], float] | None:
     """Return the factor by optimizer step, None where stages determine it.
 
@@ -65,10 +77,7 @@ def schedule(module: LightningModule, warmup: float, decay: Decay) -> Callable[[
     Raises:
         ValueError: A number is out of range.
     """
-    if not warmup >= 0:
-        raise ValueError(f"warmup must be >= 0, got {warmup}")
-    if decay not in ("none", "linear", "cosine"):
-        raise ValueError(f"decay must be none, linear or cosine, got {decay!r}")
+    check_schedule(warmup, decay)
     trainer = getattr(module, "_trainer", None)
     if trainer is None:
         return lambda step: 1.0

@@ -157,20 +157,6 @@ def test_a_falling_rate_needs_an_end() -> None:
         )
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"warmup": -1.0}, "warmup must be >= 0, got -1.0"),
-        ({"decay": "square"}, "decay must be none, linear or cosine, got 'square'"),
-        ({"head_learning_rate": 0.0}, "the learning rate of classifier must be > 0, got 0.0"),
-    ],
-)
-def test_wrong_rates_are_refused(changes: dict[str, Any], message: str) -> None:
-    model = model_of("classification", **changes)
-    with pytest.raises(ValueError, match=message):
-        trainer(max_epochs=1).fit(model, datamodule=TaskData(eight("classification")))
-
-
 def test_a_checkpoint_loads_without_the_pretrained_folder(tmp_path: Path) -> None:
     folder = tmp_path / "pretrained"
     config = EncoderConfig(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import sparse_patterns as sp
 from lit_modules.nn.decoder.embeddings import Rotary, rotate
+from sparse_patterns.kernels.dispatch import check_kernel
 from sparse_patterns.nn.documents import attend_documents
 
 __all__ = ["KeysValues", "SelfAttention"]
@@ -43,6 +44,7 @@ class SelfAttention(nn.Module):
         kernel: str = "auto",
     ) -> None:
         super().__init__()
+        check_kernel(kernel)
         self.heads, self.head_dim = heads, width // heads
         self.pattern, self.layer, self.layers = pattern, layer, layers
         self.dropout, self.kernel = dropout, kernel

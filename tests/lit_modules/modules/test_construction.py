@@ -243,3 +243,25 @@ def test_sizes_that_the_data_decides_are_arguments(made: Any) -> None:
         TypeError, match="missing 1 required positional argument: 'vocabulary_size'"
     ):
         made()
+
+
+EVERY = {
+    "learning_rate": [0.0, -1.0, float("nan"), float("inf")],
+    "weight_decay": [-1.0, float("nan")],
+    "betas": [(0.9, 1.0), (-0.1, 0.9), (0.9,)],
+}
+OF_TASKS = {"head_learning_rate": [0.0, -1.0], "warmup": [-1.0], "decay": ["square"]}
+OF_SAMPLING = {"max_new": [-1], "temperature": [0.0, -1.0], "top_k": [0], "top_p": [0.0, 2.0]}
+
+
+@pytest.mark.parametrize("kind", SOME)
+def test_a_number_that_cannot_be_used_is_refused_at_once(kind: str) -> None:
+    more: dict[str, Any] = {} if kind == "masked" else OF_TASKS
+    if kind == "language":
+        more = {**OF_SAMPLING, "kernel": ["none-such"]}
+    wrong: dict[str, Any] = {**EVERY, **more}
+    for name, values in wrong.items():
+        for value in values:
+            shown = re.escape(str(list(value) if isinstance(value, tuple) else value))
+            with pytest.raises(ValueError, match=rf"^{name} must be .*got '?{shown}'?$"):
+                make(kind, **{name: value})

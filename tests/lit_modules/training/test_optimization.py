@@ -59,8 +59,11 @@ def test_without_a_trainer_the_rate_is_constant() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"learning_rate": 0.0}, r"learning_rate must be > 0, got 0\.0"),
-        ({"learning_rate": 0.1, "weight_decay": -1.0}, r"weight_decay must be >= 0, got -1\.0"),
+        ({"learning_rate": 0.0}, r"learning_rate must be > 0 and finite, got 0\.0"),
+        (
+            {"learning_rate": 0.1, "weight_decay": -1.0},
+            r"weight_decay must be >= 0 and finite, got -1\.0",
+        ),
     ],
 )
 def test_numbers_out_of_range_are_refused(fields: dict[str, float], message: str) -> None:
