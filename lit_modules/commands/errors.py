@@ -45,22 +45,57 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text or 'no message'} (--debug shows where)"
 
 
+_KEY = re.compile(r'\s*(?:Parser key|Key) "([^"]*)":?\s*')
+_TYPE = re.compile(
+    r"Expected an? (<class '[\w.]+'>|[\w.]*\[.*\]|[\w.]+?)(?:\. Got value: (.*))?\.?"
+)
+
+
 def without_types(message: str) -> str:
-    """Shorten the parser's report on a value that may be of several types to its first reason."""
-    head, found, rest = message.partition("Errors:")
-    if not found:
-        return message
-    key = re.match(r'\s*(?:Parser key|Key) "([^"]*)"', head)
-    # One reason for each type that was tried, "- " in front; a reason may have several lines.
-    reasons = [" ".join(part.split()) for part in re.split(r"\n\s*- ", "\n" + rest)]
-    reasons = [
-        re.sub(r"\s*Given value.*$", "", reason)
-        for reason in reasons
-        if reason and "NoneType" not in reason
-    ]
-    if not reasons:
-        return message
-    return f"{key[1]}: {reasons[0]}" if key else reasons[0]
+    """Shorten the parser's report on a value to the option, what it may be, and what it is."""
+    key = _KEY.match(message)
+    name = key[1] if key else ""
+    head, found, report = message.partition("Errors:")
+    if found:
+        reasons = _reasons(report)
+        if not reasons:
+            return message
+        types = [_TYPE.fullmatch(reason) for reason in reasons]
+        given = re.search(r"Given value: (.*)", report)
+        if given and all(one is not None and one[2] is None for one in types):
+            text = _expected([one[1] for one in types if one is not None], given[1])
+        else:
+            text = without_types(reasons[0])
+        # The report on an argument of a class names it again, without the option of the class.
+        if name and (_KEY.match(reasons[0]) or re.match(r"[\w.]+: expected ", reasons[0])):
+            return f"{name}.{text}"
+    else:
+        text = re.split(r"\n\s*- ", head[key.end() :])[0] if key else head
+        one = _TYPE.fullmatch(text)
+        if one is not None and one[2] is not None:
+            text = _expected([one[1]], one[2])
+    text = " ".join(text.split()) if key else text
+    return f"{name}: {text}" if name else text
+
+
+def _reasons(report: str) -> list[str]:
+    """Return one reason for each type that was tried; each begins with "- "."""
+    reasons = [" ".join(part.split()) for part in re.split(r"\n\s*- ", "\n" + report)]
+    reasons = [re.sub(r"\s*Given value.*$", "", reason) for reason in reasons]
+    return [reason for reason in reasons if reason and "NoneType" not in reason]
+
+
+def _expected(types: list[str], given: str) -> str:
+    """Return what a value may be, and what it is."""
+    allowed = ", ".join(map(_plain_type, types))
+    return f"expected {'one of ' if ', ' in allowed else ''}{allowed}, got {given!r}"
+
+
+def _plain_type(text: str) -> str:
+    """Return `int` for `<class 'int'>`, and the values of a `typing.Literal`."""
+    text = re.sub(r"<class '([\w.]+)'>", r"\1", text)
+    literal = re.fullmatch(r"typing\.Literal\[(.*)\]", text)
+    return literal[1] if literal else re.sub(r"\b(?:[\w]+\.)+(\w+)", r"\1", text)
 
 
 def not_accepted(message: str, fields: Iterable[str]) -> str:

@@ -57,6 +57,62 @@ def test_a_report_of_several_types_becomes_its_first_reason() -> None:
     assert without_types(REPORT) == "model.left: Expected an int, which is a whole number."
 
 
+UNION = """Parser key "{key}":
+  Does not validate against any of the Union subtypes
+  Subtypes: [<class 'int'>, <class 'NoneType'>]
+  Errors:
+    - {reason}
+    - Expected a <class 'NoneType'>
+  Given value type: <class 'str'>
+  Given value: {given}"""
+UNIT = "typing.Literal['byte', 'token']"
+
+
+@pytest.mark.parametrize(
+    ("report", "line"),
+    [
+        (
+            "Parser key \"a.b\":\n  Expected a <class 'int'>. Got value: x",
+            "a.b: expected int, got 'x'",
+        ),
+        (
+            UNION.format(key="a.b", reason="Expected a <class 'int'>", given="x"),
+            "a.b: expected int, got 'x'",
+        ),
+        (
+            UNION.format(
+                key="a.b", reason=f"Expected a <class 'int'>\n    - Expected a {UNIT}", given="x"
+            ),
+            "a.b: expected one of int, 'byte', 'token', got 'x'",
+        ),
+        (
+            UNION.format(
+                key="model",
+                reason=f'Parser key "unit":\n        Expected a {UNIT}. Got value: bit',
+                given="NestedArg(key='unit', val='bit')",
+            ),
+            "model.unit: expected one of 'byte', 'token', got 'bit'",
+        ),
+        (
+            UNION.format(
+                key="model", reason="width: expected int, got 'x'", given="NestedArg(key='width')"
+            ),
+            "model.width: expected int, got 'x'",
+        ),
+        (
+            UNION.format(key="a.b", reason="Option 'x' is not accepted", given="[{'x': 3}]"),
+            "a.b: Option 'x' is not accepted",
+        ),
+        (
+            'Parser key "a":\nUnable to load config \'x\'\n  - Parser key "a": Unable to load it',
+            "a: Unable to load config 'x'",
+        ),
+    ],
+)
+def test_a_report_says_what_is_expected_and_what_was_given(report: str, line: str) -> None:
+    assert without_types(report) == line
+
+
 def test_a_report_without_a_key_is_the_reason_alone() -> None:
     assert without_types("Bad value\nErrors:\n  - Expected an int") == "Expected an int"
 
