@@ -20,7 +20,7 @@ from torch import nn
 from sparse_patterns.config.codec import from_config
 from sparse_patterns.huggingface.finding import attentions_of, layers_of, why_not
 from sparse_patterns.huggingface.given import Given
-from sparse_patterns.huggingface.interface import NAME, PLACE, SAVED, Place, register
+from sparse_patterns.huggingface.interface import NAME, PLACE, SAVED, Place, register, remember
 from sparse_patterns.huggingface.requests import refuse_weights
 from sparse_patterns.huggingface.saving import keep
 from sparse_patterns.huggingface.static import leave_masks_to_the_model
@@ -157,6 +157,7 @@ def _attach(model: PreTrainedModel, pattern: Pattern, attentions: dict[str, nn.M
             if getattr(module, "config", None) is model.config and module is not model:
                 module.config = config
         model.config = config
+    remember(model, pattern)
     given = Given()
     for layer, module in zip(places, attentions.values(), strict=True):
         setattr(module, PLACE, Place(pattern, layer, layers, given))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import weakref
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -28,6 +29,15 @@ PLACE = "_sparse_pattern"
 
 SAVED = "sparse_pattern"
 """The field of a model's configuration that holds its pattern as plain data."""
+
+
+_PATTERNED: dict[int, tuple[weakref.ref[Any], weakref.ref[nn.Module]]] = {}
+"""The configurations that have a pattern, and the model of each, by the object's identity."""
+
+_SHARED = (
+    "{kind} shares its configuration object with a model that was given {other}: make each model "
+    "of a copy of its own, copy.deepcopy(config)"
+)
 
 
 @dataclass(frozen=True)
@@ -152,6 +162,27 @@ def _place_of(module: nn.Module) -> Place:
     return place
 
 
+def remember(model: nn.Module, pattern: Pattern) -> None:
+    """Remember the configuration of a model that is given a pattern.
+
+    Modules of that model know their places, so one that does not is of another model, made of the
+    same object.
+
+    Raises:
+        ValueError: Another model with the same configuration object has another pattern, and would
+            be saved with this one.
+    """
+    key = id(model.config)
+    found = _PATTERNED.get(key)
+    owner = found[1]() if found is not None else None
+    if owner is not None and owner not in set(model.modules()) and model not in owner.modules():
+        places = [getattr(module, PLACE, None) for module in owner.modules()]
+        if any(place is not None and place.pattern != pattern for place in places):
+            raise ValueError(_SHARED.format(kind=type(model).__name__, other="another pattern"))
+    forget = weakref.ref(model.config, lambda _: _PATTERNED.pop(key, None))
+    _PATTERNED[key] = forget, weakref.ref(model)
+
+
 @as_constant
 def _make_place(module: nn.Module) -> None:
     """Give a module the pattern of the model's configuration, without importing anything."""
@@ -160,6 +191,11 @@ def _make_place(module: nn.Module) -> None:
     if saved is None or config.is_encoder_decoder:
         raise ValueError(
             f"{kind} has no pattern: call sparse_patterns.huggingface.set_pattern(model, pattern)"
+        )
+    if id(config) in _PATTERNED:
+        raise ValueError(
+            _SHARED.format(kind=kind, other="a pattern")
+            + "; or call sparse_patterns.huggingface.set_pattern(model) for the same pattern"
         )
     try:
         pattern = from_config(saved, import_rules=False)

@@ -4,6 +4,7 @@ The dense masks are handed to each attention module by a hook, layer by layer, a
 model's own attention; each is the oracle's mask of the unpadded text, at the place of that text.
 """
 
+import copy
 import re
 import sys
 from collections.abc import Callable
@@ -248,6 +249,22 @@ def test_the_name_can_be_given_when_a_model_is_made() -> None:
     with pytest.raises(ValueError, match=r"RobertaSelfAttention has no pattern.*set_pattern"):
         model(some_ids())
     set_pattern(model, NEAR)(some_ids())
+
+
+def test_models_of_one_configuration_object_are_told_apart() -> None:
+    config = transformers.RobertaConfig(**SMALL)
+    first, second = (transformers.RobertaModel(config).eval() for _ in range(2))
+    set_pattern(first, NEAR)
+    with pytest.raises(ValueError, match=r"RobertaSelfAttention shares its configuration object"):
+        second(some_ids())
+    with pytest.raises(ValueError, match=r"RobertaModel shares .* another pattern.*deepcopy"):
+        set_pattern(second, sp.Full())
+    set_pattern(second)
+    second.load_state_dict(first.state_dict())
+    close(second(some_ids())[0], first(some_ids())[0])
+    set_pattern(first, NEAR)
+    apart = transformers.RobertaModel(copy.deepcopy(config)).eval()
+    set_pattern(apart, sp.Full())(some_ids())
 
 
 def test_a_model_without_layer_numbers_has_one_pattern_for_all() -> None:
