@@ -286,7 +286,7 @@ def test_no_influence(kernel: str, device: str, preset: str, place: str, number:
 
 
 @everywhere
-@pytest.mark.parametrize("value", ["nan", "-inf"])
+@pytest.mark.parametrize("value", ["nan", pytest.param("-inf", marks=pytest.mark.long)])
 @pytest.mark.parametrize("number", [1, 3, 4, 5], ids=[NAMES[i] for i in (1, 3, 4, 5)])
 @pytest.mark.parametrize("place", PLACES)
 def test_own_projections_of_global_rows(
@@ -301,7 +301,7 @@ def test_own_projections_of_global_rows(
 
 
 @pytest.mark.parametrize("kernel", ["dense", "tiles", "xformers_blocks"])
-@pytest.mark.parametrize("value", ["nan", "1e38"])
+@pytest.mark.parametrize("value", ["nan", pytest.param("1e38", marks=pytest.mark.long)])
 @pytest.mark.parametrize("number", range(3), ids=NAMES[:3])
 @pytest.mark.parametrize("place", PLACES)
 def test_dropout(kernel: str, place: str, number: int, value: str) -> None:
