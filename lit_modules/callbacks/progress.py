@@ -29,10 +29,7 @@ class StageRichBar(RichProgressBar):
     """Rich's bar; counts stages instead of epochs if the run has stages."""
 
     def _get_train_description(self, current_epoch: int) -> str:
-        words = f"{_word(self.trainer)} {current_epoch + 1}"
-        last = self.trainer.max_epochs
-        if last is not None and last > 0:
-            words += f"/{last}"
+        words = _where(self.trainer, current_epoch)
         if len(self.validation_description) > len(words):
             # Both bars keep one column.
             words = f"{words:{len(self.validation_description)}}"
@@ -90,12 +87,15 @@ class ProgressLines(ProgressBar):
                 f"{name} {_number(value)}"
                 for name, value in self.get_metrics(trainer, pl_module).items()
             )
-            where = f"{_word(trainer)} {trainer.current_epoch + 1}/{trainer.max_epochs}"
+            where = _where(trainer, trainer.current_epoch)
             print(f"{where}  step {trainer.global_step}{_of(trainer)}  {metrics}", flush=True)
 
 
-def _word(trainer: Trainer) -> str:
-    return "stage" if table_of(trainer) else "epoch"
+def _where(trainer: Trainer, epoch: int) -> str:
+    """Return the stage or epoch, and how many there are where the run has an end to them."""
+    word = "stage" if table_of(trainer) else "epoch"
+    last = trainer.max_epochs
+    return f"{word} {epoch + 1}" + (f"/{last}" if last is not None and last > 0 else "")
 
 
 def _of(trainer: Trainer) -> str:

@@ -68,7 +68,11 @@ def train(
             subclass_mode_data=True,
             parser_class=Parser,
             # For each subcommand too: these are parsers of their own.
-            parser_kwargs={**PARSER, **{name: dict(PARSER) for name in LightningCLI.subcommands()}},
+            parser_kwargs={
+                "prog": "sparse-patterns",
+                **PARSER,
+                **{name: dict(PARSER) for name in LightningCLI.subcommands()},
+            },
             save_config_callback=SaveConfig,
             save_config_kwargs={"overwrite": True},
             seed_everything_default=1,

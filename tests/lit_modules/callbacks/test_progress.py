@@ -40,6 +40,15 @@ def test_a_line_says_where_the_run_is(
     )
 
 
+def test_a_run_without_a_last_epoch_names_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = ProgressLines(seconds=1000)
+    monkeypatch.setattr(lines, "get_metrics", lambda *args: {})
+    lines.on_train_batch_end(trainer(max_epochs=-1), None)  # type: ignore[arg-type]
+    assert capsys.readouterr().out == "epoch 2  step 7  \n"
+
+
 def test_only_one_process_prints(capsys: pytest.CaptureFixture[str]) -> None:
     lines = ProgressLines()
     lines.disable()
