@@ -100,7 +100,7 @@ class WatchedModule(LightningModule):
             if self._in_a_row > (_SKIPPED if self._scales() else 0):
                 self._in_a_row = 0
                 raise FloatingPointError(
-                    f"the training loss is {loss} {self._where(one)}: {self._advice()}"
+                    f"the training loss is {loss} {self._where(one)}: {self._advice(one)}"
                 )
 
     def _warn(self, part: str) -> None:
@@ -121,7 +121,9 @@ class WatchedModule(LightningModule):
             stage = f"stage {table.at(seen.step).index + 1} of {len(table.stages)}"
         return f"at optimizer step {seen.step} ({batch} of {stage})"
 
-    def _advice(self) -> str:
+    def _advice(self, seen: _Seen | None = None) -> str:
+        if seen is not None and not (seen.batch if seen.step is None else seen.step):
+            return self._advice_at_the_start()
         precision = str(getattr(getattr(self, "_trainer", None), "precision", self.dtype))
         advice = (
             "try a lower learning rate, a longer warm-up or trainer.gradient_clip_val=1.0, from "
@@ -133,6 +135,22 @@ class WatchedModule(LightningModule):
                 "32-true have no such limit"
             )
         return advice
+
+    def _advice_at_the_start(self) -> str:
+        """Nothing was trained yet, so it is no rate that is wrong."""
+        for name, weight in self.named_parameters():
+            # Of a sharded weight, what this process has.
+            own = getattr(weight, "to_local", lambda weight=weight: weight)()
+            if not bool(own.isfinite().all()):
+                return (
+                    f"the weight {name} is not finite before the first step. Weights that are made "
+                    "by init_module(empty_init=True) hold whatever was in memory until they are "
+                    "loaded or drawn: load a checkpoint, or make the model without empty_init"
+                )
+        return (
+            "no step was made yet, so the cause is in the weights that the run began with or in "
+            "the batch: look for huge numbers in both"
+        )
 
     def _scales(self) -> bool:
         trainer: Any = getattr(self, "_trainer", None)
