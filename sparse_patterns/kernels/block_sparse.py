@@ -27,6 +27,7 @@ from torch.nn import functional
 from sparse_patterns.kernels.base import Call, Kernel, Request, Tolerance, accumulation_dtype
 from sparse_patterns.kernels.dropout import Dropout
 from sparse_patterns.kernels.global_rows import GlobalRows
+from sparse_patterns.kernels.rates.read import rates
 from sparse_patterns.lowering.blocks.table import FULL, Blocks
 from sparse_patterns.lowering.plan import Plan
 
@@ -39,8 +40,8 @@ LARGE, SMALL, SMALL_UP_TO = 64, 16, 512
 ELEMENTS_AT_ONCE = {"cpu": 1 << 24, "cuda": 1 << 29}
 """Elements of the largest tensors held at once; with more, heads are taken some at a time."""
 
-RATES = {"cpu": (500e-6, 1.5e9), "cuda": (400e-6, 3e11)}
-"""Declared rates, for choosing a kernel: time of a pass, and elements moved in a second.
+PASS_SECONDS, ELEMENT_RATE = 500e-6, 1.5e9
+"""Declared rates on the CPU, for choosing a kernel: time of a pass, and elements moved in a second.
 
 Nearly all its time goes into moving scores and gathered blocks, not into products.
 """
@@ -60,19 +61,19 @@ class XformersBlocksKernel(Kernel):
     def why_not(self, request: Request) -> list[str]:
         """Return the reasons why the request cannot be served, none if it can."""
         reasons = [*super().why_not(request), *missing()]
-        if request.device not in RATES:
-            reasons.append(f"device {request.device!r} is not one of {', '.join(RATES)}")
+        if request.device not in ELEMENTS_AT_ONCE:
+            allowed = ", ".join(ELEMENTS_AT_ONCE)
+            reasons.append(f"device {request.device!r} is not one of {allowed}")
         return reasons
 
     def seconds(self, request: Request, plan: Plan) -> float:
         """Estimate the time from the elements that the passes move."""
-        pass_seconds, rate = RATES[request.device]
         if request.device == "cpu":
             # Which blocks there are is known after their tables are made, which takes longer than
             # many a call. The pairs of the tiles are known already, and nearly as many.
             size = block_size(request)
             moved = plan.computed * (5 + 4 * request.head_dim / size)
-            return request.batch * (pass_seconds * len(plan.groups) + moved / rate)
+            return request.batch * (PASS_SECONDS * len(plan.groups) + moved / ELEMENT_RATE)
         elements, passes = 0.0, 0
         for group in plan.groups:
             size = block_size(request)
@@ -84,14 +85,15 @@ class XformersBlocksKernel(Kernel):
                 passes += 1
             moved = size * (5 * size + 4 * request.head_dim)
             elements += request.batch * len(group.heads) * count * moved
-        return passes * pass_seconds + elements / rate
+        own = rates(self.name)
+        return passes * own.call_seconds + elements / own.element_rate
 
     def forward(self, call: Call, plan: Plan) -> tuple[Tensor, Tensor]:
         """Return output and log-sum-exp; see `Kernel.forward`."""
         rows = GlobalRows(call, plan)
         out = torch.zeros_like(call.q)
         lse = torch.full(call.q.shape[:3], -torch.inf, dtype=rows.dtype, device=call.q.device)
-        for some in _passes(call, plan):
+        for some in passes(call, plan):
             q, k, v = some.inputs()
             scores = some.multiply(q, k)
             some.hide(scores)
@@ -120,7 +122,7 @@ class XformersBlocksKernel(Kernel):
         if grad_lse is not None:
             delta = delta - grad_lse
         shut = rows.shut(lse)
-        for some in _passes(call, plan):
+        for some in passes(call, plan):
             q, k, v = some.inputs()
             weights = some.multiply(q, k)
             some.hide(weights)
@@ -181,7 +183,7 @@ def block_size(request: Request) -> int:
     return SMALL if max(request.q_len, request.kv_len) <= SMALL_UP_TO else LARGE
 
 
-def _passes(call: Call, plan: Plan) -> Iterator[_Pass]:
+def passes(call: Call, plan: Plan) -> Iterator[_Pass]:
     """Yield the passes of a call: examples and heads that share a layout, some at a time."""
     request = call.request
     size = block_size(request)

@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from sparse_patterns.kernels.base import Call, Kernel, Request, Tolerance
 from sparse_patterns.kernels.global_rows import GlobalRows
+from sparse_patterns.kernels.rates.read import rates, tolerances
 from sparse_patterns.lowering.blocks.lists import (
     INTERVALS,
     PAGE,
@@ -49,11 +50,6 @@ COMPILATIONS = 64
 DYNAMIC = {1: (3,), 3: (3,), 5: (3,), 7: (3,), 9: (0,), 10: (0,), 11: (0,), 12: (0,)}
 """Dimensions of `BlockLists.tensors()` that differ from layer to layer."""
 
-CALL_SECONDS, PARTIAL_COST = 200e-6, 1.7
-RATES = {torch.float32: 15e12, torch.bfloat16: 250e12, torch.float16: 250e12}
-"""Declared rates, for choosing a kernel: time of a call, what a partial block costs more than a
-full one, operations per second. Not measured yet."""
-
 OPTIONS = {
     "BACKEND": "TRITON",
     "PRESCALE_QK": False,
@@ -76,9 +72,7 @@ class FlexKernel(Kernel):
 
     name = "flex"
     tolerances: ClassVar[Mapping[torch.dtype, Tolerance]] = {
-        torch.float32: Tolerance(4e-6, 1e-5),
-        torch.bfloat16: Tolerance(1.6e-2, 2e-2),
-        torch.float16: Tolerance(2e-3, 2.5e-3),
+        dtype: Tolerance(*allowed) for dtype, allowed in tolerances("flex").items()
     }
 
     def __init__(self, backend: str | Callable[..., Any] | None = "inductor") -> None:
@@ -99,17 +93,18 @@ class FlexKernel(Kernel):
 
     def seconds(self, request: Request, plan: Plan) -> float:
         """Estimate the time from the full and the partial blocks."""
+        own = rates(self.name)
         cost = 0.0
         for group in plan.groups:
             if group.forms.takes_example_tensors:
-                of_group = PARTIAL_COST * group.forms.pairs_at_most / SIZE**2
+                of_group = own.partial_cost * group.forms.pairs_at_most / SIZE**2
             else:
                 table = group.blocks(SIZE)
                 full = int(table.full.sum())
-                of_group = full + PARTIAL_COST * (table.row.numel() - full)
+                of_group = full + own.partial_cost * (table.row.numel() - full)
             cost += len(group.heads) * of_group
         flops = 4 * max(MIN_HEAD_DIM, request.head_dim) * cost * SIZE**2
-        return CALL_SECONDS + request.batch * flops / RATES[request.dtype]
+        return own.call_seconds + request.batch * flops / own.flops(request.dtype)
 
     def forward(self, call: Call, plan: Plan) -> tuple[Tensor, Tensor]:
         """Return output and log-sum-exp; see `Kernel.forward`."""

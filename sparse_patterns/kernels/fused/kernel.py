@@ -33,10 +33,8 @@ from sparse_patterns.kernels.fused.run import (
 )
 from sparse_patterns.kernels.fused.select import choose_partials
 from sparse_patterns.kernels.fused.xformers import XformersOperator, missing_device, missing_library
+from sparse_patterns.kernels.rates.read import rates, tolerances
 from sparse_patterns.lowering.plan import Group, Plan
-
-CALL_SECONDS, FLOP_RATE = 60e-6, 250e12
-"""Declared rates, for choosing a kernel: time of one operator's call, operations per second."""
 
 MAX_HEAD_DIM = 256
 """Largest head size that the operators take."""
@@ -51,8 +49,7 @@ class XformersFusedKernel(Kernel):
 
     name = "xformers_fused"
     tolerances: ClassVar[Mapping[torch.dtype, Tolerance]] = {
-        torch.bfloat16: Tolerance(3.2e-2, 2e-2),
-        torch.float16: Tolerance(4e-3, 3e-3),
+        dtype: Tolerance(*allowed) for dtype, allowed in tolerances("xformers_fused").items()
     }
 
     def __init__(self) -> None:
@@ -100,13 +97,13 @@ class XformersFusedKernel(Kernel):
 
     def seconds(self, request: Request, plan: Plan) -> float:
         """Estimate the time from the visible pairs and the number of calls."""
-        calls = 0
+        own, calls = rates(self.name), 0
         for group in plan.groups:
             fused = group.fused
             runs = len(head_runs(group.heads, request.heads // max(1, request.kv_heads)))
             calls += runs * (len(fused.stripes) + bool(fused.columns) + bool(fused.row_tokens))
         flops = request.batch * 4 * request.head_dim * plan.visible
-        return calls * CALL_SECONDS + flops / FLOP_RATE
+        return calls * own.call_seconds + flops / own.flops(request.dtype)
 
     def forward(self, call: Call, plan: Plan) -> tuple[Tensor, Tensor]:
         """Return output and log-sum-exp; see `Kernel.forward`."""
