@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 import sparse_patterns as sp
+from benchmarks.gpu_check.cases import reference
 from sparse_patterns.kernels.base import Request, Tolerance
 from sparse_patterns.kernels.dispatch import KERNELS
-
-if TYPE_CHECKING:
-    from tests.random_specs import Case
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ def _larger(a: float, b: float) -> float:
     return math.nan if math.isnan(a) or math.isnan(b) else max(a, b)
 
 
-def refusal(kernel: str, case: Case, dtype: torch.dtype, device: str, head_dim: int) -> list[str]:
+def refusal(kernel: str, case: Any, dtype: torch.dtype, device: str, head_dim: int) -> list[str]:
     """Return why a kernel does not serve a case, nothing if it does."""
     request = Request(
         pattern=case.pattern,
@@ -75,11 +73,9 @@ def refusal(kernel: str, case: Case, dtype: torch.dtype, device: str, head_dim: 
 
 
 def difference(
-    kernel: str, case: Case, dtype: torch.dtype, device: str, head_dim: int
+    kernel: str, case: Any, dtype: torch.dtype, device: str, head_dim: int
 ) -> Difference:
     """Run a kernel forward and backward on a case, and compare with float64 on the CPU."""
-    from tests.contracts.kernels.reference import reference
-
     generator = torch.Generator().manual_seed(case.seed)
 
     def draw(heads: int, length: int) -> Tensor:

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 
-import sparse_patterns as sp
+from benchmarks.gpu_check import cases
 from benchmarks.gpu_check.comparing import Difference, difference, refusal
 from benchmarks.gpu_check.place import Place
 from benchmarks.gpu_check.records import LATE, MISSING, WRONG, Item, Record
 from benchmarks.gpu_check.window import judged, name_of
 from benchmarks.gpu_check.worker import told
 from sparse_patterns.kernels.dispatch import KERNELS
-from sparse_patterns.spec.base import uses
-
-if TYPE_CHECKING:
-    from tests.random_specs import Case
 
 PART = "contract"
 HEAD_DIM = 16
 AT_ONCE, MOST_SPECS = 20, 10_000
 """Random specs of an item, and of the part."""
 
-Named = Iterable[tuple[str, "Case"]]
+Named = Iterable[tuple[str, Any]]
 
 
 def items(place: Place) -> Iterator[Item]:
@@ -34,52 +30,25 @@ def items(place: Place) -> Iterator[Item]:
     for number in range(3):
         for kernel in place.kernels:
             for dtype in place.half_types(kernel)[number : number + 1]:
-                for what, cases in (("presets", presets), ("hard shapes", hard_shapes)):
+                for what, make in (("presets", cases.presets), ("hard shapes", cases.hard_shapes)):
                     name = f"{name_of(kernel, dtype)} {what}"
-                    yield Item(name, partial(_hold_all, place, name, kernel, dtype, cases))
+                    yield Item(name, partial(_hold_all, place, name, kernel, dtype, make))
     for first in range(0, MOST_SPECS, AT_ONCE):
         for kernel in place.kernels:
             own = place.half_types(kernel)
             dtype = own[first // AT_ONCE % len(own)]
             name = f"{name_of(kernel, dtype)} specs {first} to {first + AT_ONCE - 1}"
-            cases = partial(_random, first)
-            yield Item(name, partial(_hold_all, place, name, kernel, dtype, cases))
-
-
-def presets() -> Named:
-    """The presets in a model of 12 layers, the last and the first."""
-    from tests.contracts.kernels.cases import make_case
-
-    for name in sp.names():
-        pattern = sp.get(name)
-        marks = torch.zeros(2, 301, dtype=torch.bool)
-        marks[0, [0, 7, 300]] = True
-        given = {"global_mask": marks} if uses(pattern, sp.BatchGlobal) else {}
-        for layer in (11, 0):
-            yield f"{name}, layer {layer}", make_case(pattern, 301, layer=layer, layers=12, **given)
-
-
-def hard_shapes() -> Named:
-    """The cases that are hard for kernels."""
-    from tests.contracts.kernels.cases import HARD
-
-    return HARD.items()
-
-
-def _random(first: int) -> Named:
-    from tests.random_specs import random_case
-
-    for seed in range(first, first + AT_ONCE):
-        yield f"spec {seed}", random_case(seed)
+            make = partial(cases.random_specs, first, AT_ONCE)
+            yield Item(name, partial(_hold_all, place, name, kernel, dtype, make))
 
 
 def _hold_all(
-    place: Place, name: str, kernel: str, dtype: torch.dtype, cases: partial[Named]
+    place: Place, name: str, kernel: str, dtype: torch.dtype, make: Callable[[], Named]
 ) -> Iterator[Record]:
     worst, held, refused = Difference(), 0, 0
     reasons: list[str] = []
     left: list[str] = []
-    for what, case in cases():
+    for what, case in make():
         if place.late:
             left.append(what)
             continue

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -137,13 +134,3 @@ class Place:
 def missing_libraries() -> dict[str, bool]:
     """Return which of the libraries are missing."""
     return {name: importlib.util.find_spec(name) is None for name in LIBRARIES}
-
-
-def use_own_tests() -> None:
-    """Make `tests` the folder of this checkout, whatever package of that name is installed."""
-    folder = Path(__file__).parents[2] / "tests"
-    found = sys.modules.get("tests")
-    if found is None or str(folder) not in map(str, getattr(found, "__path__", ())):
-        package = ModuleType("tests")
-        package.__path__ = [str(folder)]
-        sys.modules["tests"] = package

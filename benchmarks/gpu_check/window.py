@@ -8,6 +8,7 @@ from functools import partial
 import torch
 
 import sparse_patterns as sp
+from benchmarks.gpu_check.cases import make_case
 from benchmarks.gpu_check.comparing import Difference, difference, refusal
 from benchmarks.gpu_check.place import Place
 from benchmarks.gpu_check.records import MISSING, RIGHT, WRONG, Item, Record
@@ -38,8 +39,6 @@ def items(place: Place) -> list[Item]:
 
 
 def _hold(place: Place, kernel: str, dtype: torch.dtype) -> Iterator[Record]:
-    from tests.contracts.kernels.cases import make_case
-
     case = make_case(PATTERN, place.sizes.window_length, heads=4, kv_heads=2, batch=1)
     name = name_of(kernel, dtype)
     reasons = refusal(kernel, case, dtype, place.device, HEAD_DIM)

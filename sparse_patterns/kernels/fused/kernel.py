@@ -1,4 +1,6 @@
-"""The fused kernel: patterns as a few calls of xformers' FlashAttention 2, merged exactly.
+"""The fused kernel: patterns as a few calls of FlashAttention 2, merged exactly.
+
+Its operators are xformers', or those of mslk or torch where xformers is not there (see `engines`).
 
 Windows, causal or not, are native attention biases. A dilated window is one on every residue of
 the positions. Documents, blocks and padding become packed sequences. Keys that are listed, as
@@ -23,6 +25,7 @@ import torch
 from torch import Tensor
 
 from sparse_patterns.kernels.base import Call, Kernel, Request, Tolerance
+from sparse_patterns.kernels.fused import engines
 from sparse_patterns.kernels.fused.operator import Operator
 from sparse_patterns.kernels.fused.run import (
     ALIGNMENT,
@@ -32,7 +35,6 @@ from sparse_patterns.kernels.fused.run import (
     run_forward,
 )
 from sparse_patterns.kernels.fused.select import choose_partials
-from sparse_patterns.kernels.fused.xformers import XformersOperator, missing_device, missing_library
 from sparse_patterns.kernels.rates.read import rates, tolerances
 from sparse_patterns.lowering.plan import Group, Plan
 
@@ -43,8 +45,8 @@ MAX_HEAD_DIM = 256
 class XformersFusedKernel(Kernel):
     """Fused attention operators on the parts of a pattern.
 
-    Attributes:
-        operator: What runs one part.
+    Args:
+        operator: What runs one part; by default that of the engine that is there.
     """
 
     name = "xformers_fused"
@@ -52,8 +54,17 @@ class XformersFusedKernel(Kernel):
         dtype: Tolerance(*allowed) for dtype, allowed in tolerances("xformers_fused").items()
     }
 
-    def __init__(self) -> None:
-        self.operator: Operator = XformersOperator()
+    def __init__(self, operator: Operator | None = None) -> None:
+        self._operator = operator
+
+    @property
+    def operator(self) -> Operator:
+        """What runs one part."""
+        if self._operator is None:
+            found = engines.engine()
+            assert found is not None, engines.missing_engines()
+            self._operator = found.make()
+        return self._operator
 
     def why_not(self, request: Request) -> list[str]:
         """Return the reasons why the request cannot be served, none if it can."""
@@ -79,12 +90,8 @@ class XformersFusedKernel(Kernel):
     def machine_reasons(self, request: Request) -> list[str]:
         """Return what the machine or its software lacks."""
         if request.device != "cuda":
-            reasons = [f"runs on CUDA only, device is {request.device}"]
-            return [*reasons, *filter(None, [missing_library()])]
-        library = missing_library()
-        if library is not None:
-            return [library] + ([] if torch.cuda.is_available() else [str(missing_device())])
-        return [*filter(None, [missing_device()])]
+            return [f"runs on CUDA only, device is {request.device}"]
+        return [*filter(None, [engines.missing_device(), engines.missing_engines()])]
 
     def dtype_reasons(self, request: Request) -> list[str]:
         """Return why a dtype cannot be served."""

@@ -72,8 +72,8 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     monkeypatch.setattr(contract, "MOST_SPECS", 4)
     monkeypatch.setattr(contract, "AT_ONCE", 2)
     some = [(name, cases.HARD[name]) for name in ("no keys", "documents", "padding marked global")]
-    monkeypatch.setattr(contract, "presets", lambda: some[1:])
-    monkeypatch.setattr(contract, "hard_shapes", lambda: some)
+    monkeypatch.setattr(contract.cases, "presets", lambda: some[1:])
+    monkeypatch.setattr(contract.cases, "hard_shapes", lambda: some)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # everything is small
     yield Place(
@@ -217,14 +217,13 @@ class Missing:
 sys.meta_path.insert(0, Missing())
 import importlib
 from benchmarks.gpu_check import command, worker
-from benchmarks.gpu_check.place import Place, use_own_tests
-use_own_tests()
+from benchmarks.gpu_check import cases
+from benchmarks.gpu_check.place import Place
 place = Place(device="cpu", kernels=())
 for part in worker.PARTS:
     list(worker.items_of(part, place))
-from tests.contracts.kernels import cases, reference
-from tests import random_specs
-random_specs.random_case(3)
+assert cases.hard_shapes() and next(cases.presets()) and next(cases.random_specs(3, 1))
+cases.load("contracts.kernels.reference")
 print("fine")
 """
 
