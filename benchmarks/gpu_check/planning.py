@@ -12,8 +12,9 @@ import torch
 import sparse_patterns as sp
 from benchmarks.gpu_check.place import Place
 from benchmarks.gpu_check.records import RIGHT, TOLD, Item, Record
-from sparse_patterns.kernels import block_sparse, flex
+from sparse_patterns.kernels import flex
 from sparse_patterns.kernels.base import Call, Request
+from sparse_patterns.kernels.block_sparse import passes as block_sparse
 from sparse_patterns.kernels.fused.select import choose_partials
 from sparse_patterns.kernels.fused.views import key_view, query_view
 from sparse_patterns.lowering import forms, plan

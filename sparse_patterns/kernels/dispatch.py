@@ -8,7 +8,7 @@ import torch
 
 from sparse_patterns.kernels import tuning
 from sparse_patterns.kernels.base import Call, Kernel, Request
-from sparse_patterns.kernels.block_sparse import XformersBlocksKernel
+from sparse_patterns.kernels.block_sparse.kernel import XformersBlocksKernel
 from sparse_patterns.kernels.dense import DenseKernel
 from sparse_patterns.kernels.flex import FlexFlashKernel, FlexKernel
 from sparse_patterns.kernels.fused.kernel import XformersFusedKernel

@@ -47,7 +47,7 @@ OWNED = {
 # ... or only inside a function, so that the package loads without the library.
 LAZY = {
     "xformers": [
-        "sparse_patterns/kernels/block_sparse.py",
+        "sparse_patterns/kernels/block_sparse/library.py",
         "sparse_patterns/kernels/fused/xformers.py",
     ],
     "mslk": ["sparse_patterns/kernels/fused/xformers.py"],

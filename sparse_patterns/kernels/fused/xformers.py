@@ -97,6 +97,15 @@ def make_bias(
     return causal.make_local_attention_from_bottomright(band.left + 1)
 
 
+@lru_cache(maxsize=256)
+def kept_bias(shape: Shape, rows: int, keys: int, device: torch.device, library: str) -> Any:
+    """Return the same as `make_bias`, made once for the layers and passes of a batch.
+
+    Its lengths are copied to the device then, which waits for it.
+    """
+    return make_bias(shape, rows, keys, device, library)
+
+
 def has_bias(shape: Shape) -> bool:
     """Return whether xformers has a bias of a shape that its backward takes."""
     return shape.lengths is None or shape.band == Band(None, None) or shape.band.right == 0
@@ -134,7 +143,7 @@ class XformersOperator:
             )
             return out[None], lse[None]
         share = q.shape[2] // k.shape[2]
-        bias = make_bias(shape, q.shape[1], k.shape[1], q.device, self.library)
+        bias = kept_bias(shape, q.shape[1], k.shape[1], q.device, self.library)
         if share > 1:
             q = q.unflatten(2, (k.shape[2], share))
             k, v = (x[:, :, :, None].expand(*x.shape[:3], share, -1) for x in (k, v))
@@ -160,7 +169,7 @@ class XformersOperator:
         if share > 1:
             k, v = (x.repeat_interleave(share, 2) for x in (k, v))
         if has_bias(shape):
-            bias = make_bias(shape, q.shape[1], k.shape[1], q.device, self.library)
+            bias = kept_bias(shape, q.shape[1], k.shape[1], q.device, self.library)
             inputs = fmha.Inputs(query=q, key=k, value=v, attn_bias=bias, scale=scale)
             grads = fmha.flash.BwOp.apply(fmha.Context(out=out, lse=lse), inputs, grad)
             grad_q, grad_k, grad_v = grads.dq, grads.dk, grads.dv

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import sparse_patterns as sp
-from sparse_patterns.kernels import block_sparse as xformers_blocks
 from sparse_patterns.kernels import flex
+from sparse_patterns.kernels.block_sparse import library as xformers_blocks
 from sparse_patterns.kernels.dispatch import KERNELS
 from sparse_patterns.lowering import forms
 
