@@ -7,6 +7,9 @@ that what was found is found again.
 
 Everything is found on the CPU. Masks on a GPU are copied from there once: later calls are known by
 the mask being the same tensor, unchanged, and only a tensor not seen before makes the CPU wait.
+That holds for tensors that a caller gave to `attention` itself. Those that a compiled program makes
+on its way are copied and compared at each call: it may write other masks into the same memory,
+which torch does not count as a change.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import cached_property
-from threading import Lock
+from threading import Lock, local
 from typing import Any, TypeVar
 
 import torch
@@ -62,11 +65,11 @@ class Examples:
     ) -> None:
         self.batch, self.q_len, self.kv_len, self.q_offset = shape
         self.device = device
-        self._here = self if device.type == "cpu" else here
-        on_cpu = key_mask if here is None else here.key_mask
-        if on_cpu is None or (here is None and bool(on_cpu.all())):
+        self._here: Examples | None = self if device.type == "cpu" else here
+        full = key_mask is not None and here is None and bool(key_mask.all())
+        if full or (here is not None and here.key_mask is None):
             key_mask = None
-        self.key_mask = key_mask
+        self.key_mask: Tensor | None = key_mask
         if global_mask is not None and key_mask is not None:
             global_mask = global_mask & key_mask
         self.global_mask = global_mask
@@ -209,6 +212,8 @@ class Examples:
 
 
 Masks = tuple[Tensor | None, Tensor | None, Tensor | None]
+Names = tuple[object, ...]
+NOTHING: Masks = (None, None, None)
 
 
 def _copied(masks: Masks) -> Masks:
@@ -230,16 +235,22 @@ class _Seen:
         self, key: tuple[object, ...], masks: Masks, kept: Masks, examples: Examples
     ) -> None:
         self.key, self.kept, self.examples = key, kept, examples
+        self._masks: Masks = NOTHING
+        self._names: Names = (UNKNOWN,)
         self.meet(masks)
 
     def meet(self, masks: Masks) -> None:
-        """Know these tensors again; held, so that their memory is not another's meanwhile."""
-        self._masks = masks
-        self._names = tuple(map(_name, masks))
+        """Know these tensors again, if a caller gave them.
+
+        They are held, so that their memory is not another's meanwhile.
+        """
+        names = _names(masks)
+        if names == getattr(_given, "names", _names(NOTHING)):
+            self._masks, self._names = masks, names
 
     def is_of(self, key: tuple[object, ...], masks: Masks) -> bool:
         """Return whether the masks are the same tensors as before, unchanged."""
-        names = tuple(map(_name, masks))
+        names = _names(masks)
         return key == self.key and names == self._names and UNKNOWN not in names
 
     def equals(self, key: tuple[object, ...], masks: Masks) -> bool:
@@ -251,18 +262,36 @@ class _Seen:
         )
 
 
+def give(key_mask: Tensor | None, global_mask: Tensor | None, segment_ids: Tensor | None) -> None:
+    """Say that the masks of the next call on this thread are tensors that a caller holds."""
+    _given.masks = (key_mask, global_mask, segment_ids)
+    _given.names = _names(_given.masks)
+
+
+def _names(masks: Masks) -> Names:
+    return tuple(map(_name, masks))
+
+
 def _name(mask: Tensor | None) -> object:
-    """Return what tells a tensor, and a change of it, from others that exist."""
+    """Return what tells a tensor on a GPU, and a change of it, from others that exist."""
     if mask is None:
         return None
-    if mask.is_inference() or mask.device.type == "meta":
-        return UNKNOWN  # changes are not counted there, or there is no memory
-    where = (mask.untyped_storage().data_ptr(), mask.storage_offset(), mask.stride())
-    return (where, mask.shape, mask.dtype, mask._version)
+    if mask.device.type in ("cpu", "meta") or mask.is_inference():
+        return UNKNOWN  # values are compared there, or there are none, or changes are not counted
+    if type(mask).__torch_dispatch__ is not torch._C._disabled_torch_dispatch_impl:
+        return UNKNOWN
+    try:
+        memory = mask.untyped_storage().data_ptr()
+    except (RuntimeError, NotImplementedError):
+        return UNKNOWN  # stands for another tensor, as those of `torch.vmap` and of tracing do
+    if not memory:
+        return UNKNOWN
+    return memory, mask.storage_offset(), mask.stride(), mask.shape, mask.dtype, mask._version
 
 
 _recent: list[_Seen] = []
 _lock = Lock()
+_given = local()
 
 
 def examples_of(
@@ -294,19 +323,20 @@ def examples_of(
         if away:
             found.meet(masks)
         return found.examples
-    kept = values
-    if not away:
-        kept = tuple(None if one is None else one.detach().clone() for one in values)  # type: ignore[assignment]
-    here = Examples(shape, CPU, *kept)
-    made = here if not away else Examples(shape, device, *(_own(one) for one in masks), here=here)
+    kept = values if away else _cloned(values)
+    made = here = Examples(shape, CPU, *kept)
+    if away:
+        own = _cloned(masks)
+        made = Examples(shape, device, own[0], own[1], own[2], here)
     with _lock:
-        _recent.append(_Seen(key, masks if away else (None, None, None), kept, made))
+        _recent.append(_Seen(key, masks if away else NOTHING, kept, made))
         del _recent[:-RECENT]
     return made
 
 
-def _own(mask: Tensor | None) -> Tensor | None:
-    return None if mask is None else mask.detach().clone()
+def _cloned(masks: Masks) -> Masks:
+    one, two, three = (None if mask is None else mask.detach().clone() for mask in masks)
+    return one, two, three
 
 
 def _find(fits: Callable[[_Seen], bool]) -> _Seen | None:

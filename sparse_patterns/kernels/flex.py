@@ -152,8 +152,8 @@ class FlexKernel(Kernel):
             if not self.flash:
                 of_lse = torch.zeros_like(lse) if grad_lse is None else grad_lse
                 of_lse = of_lse.masked_fill(shut, 0).detach()
-            given = (_whole(upstream), of_lse)
-            for result, grad in zip(results, self._by_autograd(call, plan, given), strict=False):
+            found = self._by_autograd(call, plan, (_whole(upstream), of_lse))
+            for result, grad in zip(results, found, strict=False):
                 result.copy_(grad[..., : result.shape[3]])
         elif call.q.numel() and call.k.numel():
             # The operator counts in powers of two.

@@ -95,7 +95,8 @@ def _arguments(
         starts, longest = packed_starts(shape, q.device)
     sides = (-1, -1) if shape.band == Band(None, None) else window_sides(shape.band, *longest)
     window = dict(zip(NEEDED, sides, strict=True))
-    return shape.lengths is not None, (*starts, *longest), window
+    numbers = (starts[0], starts[1], longest[0], longest[1])
+    return shape.lengths is not None, numbers, window
 
 
 def packed_starts(shape: Shape, device: torch.device) -> tuple[tuple[Tensor, Tensor], list[int]]:

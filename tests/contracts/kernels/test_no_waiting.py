@@ -16,10 +16,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import sparse_patterns as sp
-from sparse_patterns.kernels import flex
+from sparse_patterns.kernels import examples, flex
 from sparse_patterns.kernels.base import Call, Kernel
 from sparse_patterns.kernels.block_sparse.kernel import XformersBlocksKernel
-from sparse_patterns.kernels.examples import Examples, examples_of
+from sparse_patterns.kernels.examples import Examples, examples_of, give
 from sparse_patterns.kernels.fused.torch_flash import TorchFlashOperator
 from sparse_patterns.kernels.global_rows import GlobalRows
 from sparse_patterns.lowering.blocks.lists import variant_of
@@ -151,8 +151,12 @@ class Away(torch.Tensor):
 
     @staticmethod
     def __new__(cls, values: torch.Tensor) -> Away:
-        made = torch.Tensor._make_subclass(cls, values)
+        made: Away = torch.Tensor._make_subclass(cls, values)
         return made
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        return torch.device("cuda")
 
     def cpu(self) -> torch.Tensor:  # type: ignore[override]
         Away.copies += 1
@@ -164,6 +168,7 @@ def test_masks_on_a_gpu_are_copied_once_for_all_layers_and_passes() -> None:
     shape = (2, 9, 9, 0)
 
     def found(mask: torch.Tensor) -> Examples:
+        give(mask, None, None)
         return examples_of(shape, device, mask, None, None)
 
     values = torch.ones(2, 9, dtype=torch.bool)
@@ -186,6 +191,33 @@ def test_masks_on_a_gpu_are_copied_once_for_all_layers_and_passes() -> None:
     assert not changed.on_cpu().key_mask[0, 0]
     assert first.on_cpu().key_mask[0, 0]
     assert found(Away(values | True)).key_mask is None
+
+
+def test_masks_that_no_caller_gave_are_compared_each_time() -> None:
+    """A compiled program may write another mask into the same memory, without a word."""
+    give(None, None, None)
+    mask = Away(torch.arange(11)[None] < 7)
+    Away.copies = 0
+    first = examples_of((1, 11, 11, 0), torch.device("cuda"), mask, None, None)
+    assert examples_of((1, 11, 11, 0), torch.device("cuda"), mask, None, None) is first
+    assert Away.copies == 2
+    mask.data[0, 0] = False  # not counted as a change
+    assert examples_of((1, 11, 11, 0), torch.device("cuda"), mask, None, None) is not first
+
+
+def test_tensors_that_stand_for_others_have_no_name() -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        assert examples._name(torch.empty(3, device="cuda")) is examples.UNKNOWN
+    assert examples._name(torch.empty(3)) is examples.UNKNOWN
+    assert examples._name(None) is None
+
+
+def test_a_call_gives_its_masks() -> None:
+    x, mask = torch.randn(1, 1, 6, 4), torch.arange(6)[None] < 4
+    sp.attention(x, x, x, sp.Window(1, 1), key_mask=mask)
+    assert examples._given.masks == (mask, None, None)
 
 
 def test_without_masks_nothing_is_compared() -> None:
