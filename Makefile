@@ -14,9 +14,11 @@ ARGS ?=
 WORKERS ?= 2
 SPECS ?= 10000
 FEW ?= 1
+MINUTES ?= 8
+OUT ?= gpu-check.json
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-quick test-long test-cuda test-pretrained lint docs architecture format bench bench-cuda fit clean
+.PHONY: help install test test-quick test-long test-cuda test-pretrained lint docs architecture format bench bench-cuda gpu-check fit clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -67,6 +69,10 @@ bench: $(STAMP) ## measure the speed table and save it as JSON
 
 bench-cuda: $(STAMP) ## measure the attention core on an NVIDIA GPU and save it as JSON
 	$(BIN)/python -m benchmarks cuda --lengths 4096 8192 16384 32768 65536 131072 $(ARGS)
+
+# No virtual environment: whatever interpreter has torch with CUDA will do.
+gpu-check: ## tell in MINUTES (8) whether everything is right and fast on this GPU; saved as OUT
+	PYTHONPATH=. $(PYTHON) -m benchmarks gpu-check --minutes $(MINUTES) --out $(OUT) $(ARGS)
 
 fit: $(STAMP) ## train the language model of CONFIG
 	$(BIN)/sparse-patterns fit --config $(CONFIG) $(ARGS)

@@ -1,4 +1,7 @@
-"""The command line: runs suites, prints each row as it is known, saves all of them as JSON."""
+"""The command line: runs suites, prints each row as it is known, saves all of them as JSON.
+
+`gpu-check` as the first word is a command of its own (see `benchmarks.gpu_check.command`).
+"""
 
 import argparse
 import datetime
@@ -43,8 +46,13 @@ def rows_of(cases: Sequence[Case], options: Options) -> Iterator[table.Row]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; 1 when a case failed, whatever the figures are."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words[:1] == ["gpu-check"]:
+        from benchmarks.gpu_check.command import main as check
+
+        return check(words[1:])
     made = parser()
-    given = made.parse_args(arguments)
+    given = made.parse_args(words)
     if min(given.lengths) < 1 or given.rounds < 1 or given.threads < 1:
         made.error("--lengths, --rounds and --threads must be at least 1")
     try:

@@ -17,6 +17,7 @@ from sparse_patterns.config.handles import intern, look_up
 from sparse_patterns.kernels import guard
 from sparse_patterns.kernels.base import Call, Request, accumulation_dtype
 from sparse_patterns.kernels.dispatch import KERNELS, check_kernel, choose
+from sparse_patterns.kernels.examples import give
 from sparse_patterns.kernels.transforms import (
     cast,
     refuse_forward_mode,
@@ -114,6 +115,8 @@ def attention(
     factor, inputs = scaled_inputs(scale, q, k, v, global_qkv)
     offset = k.shape[2] - q.shape[2] if q_offset is None else q_offset
     seed = draw_seed() if dropout_p else None
+    if not torch.compiler.is_compiling():
+        give(key_mask, global_mask, segment_ids)
     given = Given(
         *inputs,
         key_mask,

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 
@@ -21,6 +20,8 @@ from sparse_patterns.spec.base import uses
 
 def seeds(count: int, every_day: int) -> list[Any]:
     """Return numbers from 0 to parametrize a test by; those from `every_day` on are `long`."""
+    import pytest  # `gpu-check` runs these specs where there is no pytest
+
     later = (pytest.param(seed, marks=pytest.mark.long) for seed in range(every_day, count))
     return [*range(every_day), *later]
 

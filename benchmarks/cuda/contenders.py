@@ -14,11 +14,11 @@ from benchmarks.cuda.shapes import BATCH, HEADS, CudaShape
 DTYPE = torch.bfloat16
 
 
-def inputs_of(shape: CudaShape) -> tuple[Tensor, Tensor, Tensor]:
+def inputs_of(shape: CudaShape, device: str = "cuda") -> tuple[Tensor, Tensor, Tensor]:
     """`q`, `k` and `v` of a shape, laid out as projections leave them: heads inside the length."""
-    draw = torch.Generator("cuda").manual_seed(shape.length)
+    draw = torch.Generator(device).manual_seed(shape.length)
     size = (3, BATCH, shape.length, HEADS, shape.head_dim)
-    made = torch.randn(size, generator=draw, device="cuda", dtype=DTYPE)
+    made = torch.randn(size, generator=draw, device=device, dtype=DTYPE)
     q, k, v = (x.transpose(1, 2) for x in made)
     return q, k, v
 
@@ -30,7 +30,7 @@ def our_kernels() -> list[str]:
     return [name for name in KERNELS if name not in ("tiles", "dense")]
 
 
-def ours(shape: CudaShape, kernel: str) -> Contender:
+def ours(shape: CudaShape, kernel: str, device: str = "cuda") -> Contender:
     """One of our kernels.
 
     Raises:
@@ -43,24 +43,24 @@ def ours(shape: CudaShape, kernel: str) -> Contender:
         head_dim=shape.head_dim,
         batch=BATCH,
         dtype=DTYPE,
-        device="cuda",
+        device=device,
         segment_ids=shape.documents,
         needs_grad=True,
     )
     (verdict,) = [one for one in told.verdicts if one.kernel == kernel]
     if verdict.reasons:
         raise Unavailable("; ".join(verdict.reasons))
-    documents = shape.segment_ids("cuda")
+    documents = shape.segment_ids(device)
 
     def call(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         out = sp.attention(q, k, v, shape.pattern, segment_ids=documents, kernel=kernel)
         assert isinstance(out, Tensor)
         return out
 
-    return Contender(call, inputs_of(shape))
+    return Contender(call, inputs_of(shape, device))
 
 
-def dense(shape: CudaShape) -> Contender:
+def dense(shape: CudaShape, device: str = "cuda") -> Contender:
     """Torch's flash attention over all pairs: what the ideal is a share of."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -68,7 +68,7 @@ def dense(shape: CudaShape) -> Contender:
         with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
             return torch.nn.functional.scaled_dot_product_attention(q, k, v)
 
-    return Contender(call, inputs_of(shape))
+    return Contender(call, inputs_of(shape, device))
 
 
 def flex(shape: CudaShape) -> Contender:

@@ -133,9 +133,11 @@ class Kernel(ABC):
     Attributes:
         name: Name for `kernel=` and `explain`.
         tolerances: By dtype; a dtype that is not listed is not supported.
+        by_name_only: Whether it runs only where it is named, never by "auto" or "tune".
     """
 
     name: ClassVar[str]
+    by_name_only: ClassVar[bool] = False
     tolerances: ClassVar[Mapping[torch.dtype, Tolerance]]
 
     def why_not(self, request: Request) -> list[str]:

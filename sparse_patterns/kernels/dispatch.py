@@ -8,9 +8,9 @@ import torch
 
 from sparse_patterns.kernels import tuning
 from sparse_patterns.kernels.base import Call, Kernel, Request
-from sparse_patterns.kernels.block_sparse import XformersBlocksKernel
+from sparse_patterns.kernels.block_sparse.kernel import XformersBlocksKernel
 from sparse_patterns.kernels.dense import DenseKernel
-from sparse_patterns.kernels.flex import FlexKernel
+from sparse_patterns.kernels.flex import FlexFlashKernel, FlexKernel
 from sparse_patterns.kernels.fused.kernel import XformersFusedKernel
 from sparse_patterns.kernels.sdpa.kernel import SdpaKernel
 from sparse_patterns.kernels.tiles.kernel import TilesKernel
@@ -30,6 +30,7 @@ KERNELS: dict[str, Kernel] = {
         XformersBlocksKernel(),
         FlexKernel(),
         XformersFusedKernel(),
+        FlexFlashKernel(),
     )
 }
 """Every kernel by name."""
@@ -67,7 +68,12 @@ def choose(request: Request, made: Plan, kernel: str = "auto", call: Call | None
 
 
 def _able(request: Request) -> dict[str, Kernel]:
-    return {name: one for name, one in KERNELS.items() if not one.why_not(request)}
+    """Return the kernels that may be chosen for a request."""
+    return {
+        name: one
+        for name, one in KERNELS.items()
+        if not one.by_name_only and not one.why_not(request)
+    }
 
 
 def check_kernel(name: object) -> str:
@@ -260,9 +266,9 @@ def explain(
     )
     able = _able(request)
     best = None
-    if kernel in able:
-        best = able[kernel]
-    elif able and kernel in CHOICES:
+    if kernel not in CHOICES:
+        best = None if KERNELS[kernel].why_not(request) else KERNELS[kernel]
+    elif able:
         call = tuning.example_call(request, device) if kernel == "tune" else None
         best = choose(request, made, kernel, call)
     measured = (tuning.known(request, able) or {}) if able else {}

@@ -4,6 +4,12 @@
 tokens are global, which document each key is of, and the same at the rows of the queries. Equal
 masks of later calls, as those of the next layer and of the backward pass, give the same object, so
 that what was found is found again.
+
+Everything is found on the CPU. Masks on a GPU are copied from there once: later calls are known by
+the mask being the same tensor, unchanged, and only a tensor not seen before makes the CPU wait.
+That holds for tensors that a caller gave to `attention` itself. Those that a compiled program makes
+on its way are copied and compared at each call: it may write other masks into the same memory,
+which torch does not count as a change.
 """
 
 from __future__ import annotations
@@ -11,7 +17,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import cached_property
-from threading import Lock
+from threading import Lock, local
 from typing import Any, TypeVar
 
 import torch
@@ -28,6 +34,8 @@ KEPT = 512
 """Results kept of one batch, oldest first to go: a few for each head pattern of each layer."""
 
 MISSING: Any = object()
+UNKNOWN = object()
+CPU = torch.device("cpu")
 
 T = TypeVar("T")
 
@@ -53,12 +61,15 @@ class Examples:
         key_mask: Tensor | None,
         global_mask: Tensor | None,
         segment_ids: Tensor | None,
+        here: Examples | None = None,
     ) -> None:
         self.batch, self.q_len, self.kv_len, self.q_offset = shape
         self.device = device
-        if key_mask is not None and bool(key_mask.all()):
+        self._here: Examples | None = self if device.type == "cpu" else here
+        full = key_mask is not None and here is None and bool(key_mask.all())
+        if full or (here is not None and here.key_mask is None):
             key_mask = None
-        self.key_mask = key_mask
+        self.key_mask: Tensor | None = key_mask
         if global_mask is not None and key_mask is not None:
             global_mask = global_mask & key_mask
         self.global_mask = global_mask
@@ -75,6 +86,9 @@ class Examples:
         """Documents of the keys, int64 `(batch, kv_len)`, in each example counted from 0."""
         if self.segment_ids is None:
             return None
+        if self.on_cpu() is not self:
+            found = self.on_cpu().documents
+            return None if found is None else found.to(self.device)
         rows = [torch.unique(row, return_inverse=True)[1] for row in self.segment_ids]
         return torch.stack(rows) if rows else self.segment_ids.long()
 
@@ -119,6 +133,9 @@ class Examples:
         own = group.batch_rows and self.global_mask is not None
 
         def make() -> Tensor | None:
+            if self.on_cpu() is not self:
+                found = self.on_cpu().global_rows(group)
+                return None if found is None else found.to(self.device)
             fixed = torch.zeros(1, self.kv_len, dtype=torch.bool, device=self.device)
             fixed[:, list(group.row_tokens)] = True
             marks = fixed.expand(self.batch, -1)
@@ -138,6 +155,8 @@ class Examples:
         """Return the same as a list of row indices for each example, int64."""
 
         def make() -> list[Tensor]:
+            if self.on_cpu() is not self:
+                return [rows.to(self.device) for rows in self.on_cpu().global_row_lists(group)]
             rows = self.global_rows(group)
             assert rows is not None
             return [row.nonzero().flatten() for row in rows]
@@ -169,16 +188,11 @@ class Examples:
 
     def on_cpu(self) -> Examples:
         """Return the same on the CPU, where block tables and partials are made."""
-        if self.device.type == "cpu":
-            return self
-
-        def make() -> Examples:
+        if self._here is None:
             masks = (self.key_mask, self.global_mask, self.segment_ids)
             shape = (self.batch, self.q_len, self.kv_len, self.q_offset)
-            moved = (None if mask is None else mask.cpu() for mask in masks)
-            return Examples(shape, torch.device("cpu"), *moved)
-
-        return self.keep("on cpu", make)
+            self._here = Examples(shape, CPU, *_copied(masks))
+        return self._here
 
     def keep(self, key: object, make: Callable[[], T]) -> T:
         """Return what was made for a key before, or make it now.
@@ -197,24 +211,87 @@ class Examples:
         return made
 
 
+Masks = tuple[Tensor | None, Tensor | None, Tensor | None]
+Names = tuple[object, ...]
+NOTHING: Masks = (None, None, None)
+
+
+def _copied(masks: Masks) -> Masks:
+    key_mask, global_mask, segment_ids = (None if mask is None else mask.cpu() for mask in masks)
+    return key_mask, global_mask, segment_ids
+
+
 class _Seen:
-    """The masks of an earlier call, compared by value, and their `Examples`."""
+    """The masks of an earlier call, and their `Examples`.
 
-    def __init__(self, key: tuple[object, ...], masks: tuple[Tensor | None, ...]) -> None:
-        self.key = key
-        # Copies: a caller may write other values into its masks.
-        self.masks = tuple(None if mask is None else mask.detach().clone() for mask in masks)
+    Args:
+        key: What the result depends on besides the masks.
+        masks: The masks as they were given.
+        kept: Copies on the CPU: a caller may write other values into its masks.
+        examples: What was made of them.
+    """
 
-    def equals(self, key: tuple[object, ...], masks: tuple[Tensor | None, ...]) -> bool:
+    def __init__(
+        self, key: tuple[object, ...], masks: Masks, kept: Masks, examples: Examples
+    ) -> None:
+        self.key, self.kept, self.examples = key, kept, examples
+        self._masks: Masks = NOTHING
+        self._names: Names = (UNKNOWN,)
+        self.meet(masks)
+
+    def meet(self, masks: Masks) -> None:
+        """Know these tensors again, if a caller gave them.
+
+        They are held, so that their memory is not another's meanwhile.
+        """
+        names = _names(masks)
+        if names == getattr(_given, "names", _names(NOTHING)):
+            self._masks, self._names = masks, names
+
+    def is_of(self, key: tuple[object, ...], masks: Masks) -> bool:
+        """Return whether the masks are the same tensors as before, unchanged."""
+        names = _names(masks)
+        return key == self.key and names == self._names and UNKNOWN not in names
+
+    def equals(self, key: tuple[object, ...], masks: Masks) -> bool:
+        """Return whether masks on the CPU have the same values."""
         return key == self.key and all(
             (a is None and b is None)
             or (a is not None and b is not None and a.dtype == b.dtype and torch.equal(a, b))
-            for a, b in zip(self.masks, masks, strict=True)
+            for a, b in zip(self.kept, masks, strict=True)
         )
 
 
-_recent: list[tuple[_Seen, Examples]] = []
+def give(key_mask: Tensor | None, global_mask: Tensor | None, segment_ids: Tensor | None) -> None:
+    """Say that the masks of the next call on this thread are tensors that a caller holds."""
+    _given.masks = (key_mask, global_mask, segment_ids)
+    _given.names = _names(_given.masks)
+
+
+def _names(masks: Masks) -> Names:
+    return tuple(map(_name, masks))
+
+
+def _name(mask: Tensor | None) -> object:
+    """Return what tells a tensor on a GPU, and a change of it, from others that exist."""
+    if mask is None:
+        return None
+    if mask.device.type in ("cpu", "meta") or mask.is_inference():
+        return UNKNOWN  # values are compared there, or there are none, or changes are not counted
+    if type(mask).__torch_dispatch__ is not torch._C._disabled_torch_dispatch_impl:
+        return UNKNOWN
+    try:
+        memory = mask.untyped_storage().data_ptr()
+    except (RuntimeError, NotImplementedError):
+        return UNKNOWN  # stands for another tensor, as those of `torch.vmap` and of tracing do
+    if not memory:
+        return UNKNOWN
+    return memory, mask.storage_offset(), mask.stride(), mask.shape, mask.dtype, mask._version
+
+
+_recent: list[_Seen] = []
 _lock = Lock()
+_given = local()
 
 
 def examples_of(
@@ -233,16 +310,40 @@ def examples_of(
         global_mask: bool `(batch, kv_len)` or None.
         segment_ids: int `(batch, kv_len)` or None.
     """
-    masks = (key_mask, global_mask, segment_ids)
+    masks: Masks = (key_mask, global_mask, segment_ids)
     key = (shape, device)
+    away = device.type != "cpu"
+    if away:
+        found = _find(lambda seen: seen.is_of(key, masks))
+        if found is not None:
+            return found.examples
+    values = _copied(masks) if away else masks
+    found = _find(lambda seen: seen.equals(key, values))
+    if found is not None:
+        if away:
+            found.meet(masks)
+        return found.examples
+    kept = values if away else _cloned(values)
+    made = here = Examples(shape, CPU, *kept)
+    if away:
+        own = _cloned(masks)
+        made = Examples(shape, device, own[0], own[1], own[2], here)
     with _lock:
-        for index, entry in enumerate(_recent):
-            if entry[0].equals(key, masks):
-                _recent.append(_recent.pop(index))
-                return entry[1]
-    seen = _Seen(key, masks)
-    made = Examples(shape, device, *seen.masks)
-    with _lock:
-        _recent.append((seen, made))
+        _recent.append(_Seen(key, masks if away else NOTHING, kept, made))
         del _recent[:-RECENT]
     return made
+
+
+def _cloned(masks: Masks) -> Masks:
+    one, two, three = (None if mask is None else mask.detach().clone() for mask in masks)
+    return one, two, three
+
+
+def _find(fits: Callable[[_Seen], bool]) -> _Seen | None:
+    """Return the entry that fits, as the one used last."""
+    with _lock:
+        for index, entry in enumerate(_recent):
+            if fits(entry):
+                _recent.append(_recent.pop(index))
+                return entry
+    return None

@@ -6,13 +6,16 @@ and lengths of lists are marked as dynamic. So a model is compiled once for each
 queries, forward and backward.
 
 The backward pass calls the operator that autograd would call, with the output and the log-sum-exp
-of the forward pass; nothing is computed twice.
+of the forward pass; nothing is computed twice. Where torch cannot compile that operator by itself,
+autograd is asked, which costs a forward pass more (see `flex_public`).
 """
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -21,8 +24,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sparse_patterns.kernels import flex_public
 from sparse_patterns.kernels.base import Call, Kernel, Request, Tolerance
 from sparse_patterns.kernels.global_rows import GlobalRows
+from sparse_patterns.kernels.rates.read import rates, tolerances
 from sparse_patterns.lowering.blocks.lists import (
     INTERVALS,
     PAGE,
@@ -37,9 +42,6 @@ from sparse_patterns.lowering.plan import Plan
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
-MINIMUM = (2, 13)
-"""The oldest torch whose compiler takes a direct call of the backward operator."""
-
 MIN_HEAD_DIM, MAX_HEAD_DIM = 16, 256
 """Sizes of a head; smaller ones are filled up with zeros."""
 
@@ -48,11 +50,6 @@ COMPILATIONS = 64
 
 DYNAMIC = {1: (3,), 3: (3,), 5: (3,), 7: (3,), 9: (0,), 10: (0,), 11: (0,), 12: (0,)}
 """Dimensions of `BlockLists.tensors()` that differ from layer to layer."""
-
-CALL_SECONDS, PARTIAL_COST = 200e-6, 1.7
-RATES = {torch.float32: 15e12, torch.bfloat16: 250e12, torch.float16: 250e12}
-"""Declared rates, for choosing a kernel: time of a call, what a partial block costs more than a
-full one, operations per second. Not measured yet."""
 
 OPTIONS = {
     "BACKEND": "TRITON",
@@ -76,13 +73,18 @@ class FlexKernel(Kernel):
 
     name = "flex"
     tolerances: ClassVar[Mapping[torch.dtype, Tolerance]] = {
-        torch.float32: Tolerance(4e-6, 1e-5),
-        torch.bfloat16: Tolerance(1.6e-2, 2e-2),
-        torch.float16: Tolerance(2e-3, 2.5e-3),
+        dtype: Tolerance(*allowed) for dtype, allowed in tolerances("flex").items()
     }
+
+    flash: ClassVar[bool] = False
 
     def __init__(self, backend: str | Callable[..., Any] | None = "inductor") -> None:
         self.backend = backend
+
+    @property
+    def direct(self) -> bool:
+        """Whether the backward operator is called by itself."""
+        return not self.flash and flex_public.is_direct()
 
     def why_not(self, request: Request) -> list[str]:
         """Return the reasons why the request cannot be served, none if it can."""
@@ -99,17 +101,18 @@ class FlexKernel(Kernel):
 
     def seconds(self, request: Request, plan: Plan) -> float:
         """Estimate the time from the full and the partial blocks."""
+        own = rates(self.name)
         cost = 0.0
         for group in plan.groups:
             if group.forms.takes_example_tensors:
-                of_group = PARTIAL_COST * group.forms.pairs_at_most / SIZE**2
+                of_group = own.partial_cost * group.forms.pairs_at_most / SIZE**2
             else:
                 table = group.blocks(SIZE)
                 full = int(table.full.sum())
-                of_group = full + PARTIAL_COST * (table.row.numel() - full)
+                of_group = full + own.partial_cost * (table.row.numel() - full)
             cost += len(group.heads) * of_group
         flops = 4 * max(MIN_HEAD_DIM, request.head_dim) * cost * SIZE**2
-        return CALL_SECONDS + request.batch * flops / RATES[request.dtype]
+        return own.call_seconds + request.batch * flops / own.flops(request.dtype)
 
     def forward(self, call: Call, plan: Plan) -> tuple[Tensor, Tensor]:
         """Return output and log-sum-exp; see `Kernel.forward`."""
@@ -137,7 +140,22 @@ class FlexKernel(Kernel):
         inputs = (call.q, call.k, call.v, *(call.global_qkv or ()))
         dtype = call.q.dtype if rows.overwritten is None else rows.dtype
         results = tuple(torch.zeros(x.shape, dtype=dtype, device=x.device) for x in inputs)
-        if call.q.numel() and call.k.numel():
+        if self.flash and grad_lse is not None:
+            raise ValueError(
+                f"kernel {self.name!r} takes no gradient of the log-sum-exp; use kernel='flex'"
+            )
+        if call.q.numel() and call.k.numel() and not self.direct:
+            # The forward pass counts the rows that others overwrite: nothing may come from them.
+            shut = rows.shut(lse) == torch.inf
+            upstream = grad_out.masked_fill(shut[..., None], 0)
+            of_lse = None
+            if not self.flash:
+                of_lse = torch.zeros_like(lse) if grad_lse is None else grad_lse
+                of_lse = of_lse.masked_fill(shut, 0).detach()
+            found = self._by_autograd(call, plan, (_whole(upstream), of_lse))
+            for result, grad in zip(results, found, strict=False):
+                result.copy_(grad[..., : result.shape[3]])
+        elif call.q.numel() and call.k.numel():
             # The operator counts in powers of two.
             logs = rows.shut(lse) / math.log(2)
             grad_logs = torch.zeros_like(lse) if grad_lse is None else grad_lse * math.log(2)
@@ -156,31 +174,63 @@ class FlexKernel(Kernel):
         inputs: tuple[Tensor, ...],
     ) -> tuple[Tensor, ...]:
         """Run a pass, compiled where there is a backend, on the lists of the call."""
+        with self._ready(function, call, plan) as (ready, arguments), torch.no_grad():
+            return ready(inputs, *arguments)
+
+    def _by_autograd(
+        self, call: Call, plan: Plan, upstream: tuple[Tensor, Tensor | None]
+    ) -> tuple[Tensor, ...]:
+        """Return the gradients of queries, keys and values through the public function."""
+        with self._ready(forward_pass, call, plan) as (ready, arguments):
+            return flex_public.gradients(ready, _inputs(call), arguments, upstream)
+
+    @contextmanager
+    def _ready(
+        self, function: Callable[..., tuple[Tensor, ...]], call: Call, plan: Plan
+    ) -> Iterator[tuple[Callable[..., tuple[Tensor, ...]], tuple[Any, ...]]]:
+        """Give a pass, compiled where there is a backend, and its arguments after the inputs."""
         request = call.request
         variant = variant_of(request.pattern, request.heads, request.layers, request.kv_len)
         lists = lists_of(call, plan, variant.uniform).tensors()
-        arguments = (inputs, lists, call.scale, variant.bits)
+        arguments = (lists, call.scale, variant.bits, self.flash)
         if self.backend is None:
-            return function(*arguments)
+            yield function, arguments
+            return
         import torch._dynamo
 
         for index, dimensions in DYNAMIC.items():
             torch._dynamo.maybe_mark_dynamic(lists[index], dimensions)
-        # A scale is one number for a whole model: as a symbol it would only slow the code.
-        with torch.no_grad(), torch._dynamo.config.patch(specialize_float=True):
-            results: tuple[Tensor, ...] = _compiled(function, self.backend)(*arguments)
-        return results
+        # A scale is one number for a whole model: as a symbol it would only slow the code. The
+        # limit is an argument of `torch.compile` in newer releases only.
+        with torch._dynamo.config.patch(specialize_float=True, recompile_limit=COMPILATIONS):
+            yield _compiled(function, self.backend), arguments
+
+
+class FlexFlashKernel(FlexKernel):
+    """FlexAttention on FlashAttention 4: torch's backend "FLASH", which is not chosen by itself.
+
+    Its log-sum-exp has no gradient.
+    """
+
+    name = "flex_flash"
+    by_name_only = True
+    flash = True
+
+    def why_not(self, request: Request) -> list[str]:
+        """Return the reasons why the request cannot be served, none if it can."""
+        reasons = super().why_not(request)
+        if request.device == "cuda":
+            reasons += flex_public.why_not_flash(request.dtype, request.head_dim)
+        return reasons
 
 
 def missing() -> list[str]:
     """Return what is missing on this machine, and how to get it."""
-    version = tuple(int(part) for part in torch.__version__.split(".")[:2])
     reasons = []
-    if version < MINIMUM:
-        least = ".".join(map(str, MINIMUM))
+    if flex_public.version() < flex_public.OLDEST:
+        least = ".".join(map(str, flex_public.OLDEST))
         reasons.append(
-            f"torch {torch.__version__} cannot compile the backward operator of FlexAttention: "
-            f"pip install 'torch>={least}'"
+            f"torch {torch.__version__} is older than {least}: pip install 'torch>={least}'"
         )
     if not torch.cuda.is_available():
         reasons.append(
@@ -198,8 +248,11 @@ def _compiled(
 ) -> Callable[..., tuple[Tensor, ...]]:
     # Falling back would compute all pairs without a warning, so a graph break is an error.
     compile: Any = torch.compile  # its overloads do not name the limit
+    limit: dict[str, Any] = {}
+    if "recompile_limit" in inspect.signature(torch.compile).parameters:
+        limit = {"recompile_limit": COMPILATIONS}
     compiled: Callable[..., tuple[Tensor, ...]] = compile(
-        function, fullgraph=True, backend=backend, recompile_limit=COMPILATIONS
+        function, fullgraph=True, backend=backend, **limit
     )
     return compiled
 
@@ -210,7 +263,11 @@ def forget() -> None:
 
 
 def forward_pass(
-    inputs: tuple[Tensor, ...], lists: tuple[Tensor, ...], scale: float, bits: bool
+    inputs: tuple[Tensor, ...],
+    lists: tuple[Tensor, ...],
+    scale: float,
+    bits: bool,
+    flash: bool = False,
 ) -> tuple[Tensor, ...]:
     """Return output and log-sum-exp.
 
@@ -219,11 +276,12 @@ def forward_pass(
         lists: The tensors of `BlockLists`.
         scale: Factor of the scores.
         bits: Whether masks are looked up as bits too.
+        flash: Whether torch's backend FLASH is asked for.
     """
     from torch.nn.attention.flex_attention import AuxRequest, flex_attention
 
     q, k, v = inputs
-    options: Any = dict(OPTIONS)
+    options: Any = {"BACKEND": "FLASH"} if flash else dict(OPTIONS)
     out, aux = flex_attention(
         q,
         k,
@@ -235,11 +293,16 @@ def forward_pass(
         return_aux=AuxRequest(lse=True),
     )
     assert aux.lse is not None
-    return out, aux.lse
+    # Of the backend FLASH it has no gradient.
+    return out, aux.lse.detach() if flash else aux.lse
 
 
 def backward_pass(
-    inputs: tuple[Tensor, ...], lists: tuple[Tensor, ...], scale: float, bits: bool
+    inputs: tuple[Tensor, ...],
+    lists: tuple[Tensor, ...],
+    scale: float,
+    bits: bool,
+    flash: bool = False,
 ) -> tuple[Tensor, ...]:
     """Return the gradients of queries, keys and values.
 
@@ -248,6 +311,7 @@ def backward_pass(
         lists: The tensors of `BlockLists`.
         scale: Factor of the scores.
         bits: Whether masks are looked up as bits too.
+        flash: Never: the backend FLASH is left to autograd.
     """
     from torch._higher_order_ops.flex_attention import flex_attention_backward
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from sparse_patterns.kernels.base import Call, accumulation_dtype
 from sparse_patterns.kernels.dropout import Dropout
+from sparse_patterns.kernels.examples import Examples
 from sparse_patterns.lowering.plan import Group, Plan
 from sparse_patterns.spec.oracle import visible
 
@@ -126,12 +128,19 @@ class GlobalRows:
 
     def _find(self) -> Tensor | None:
         """Return the rows to overwrite, `(batch, heads, q_len)`."""
-        request, padded = self.call.request, self.examples.padded_rows
-        rows = [self.examples.global_rows(group) for group in self.plan.groups]
+        here = self.examples.on_cpu()
+        return self.examples.keep(
+            ("overwritten rows", self.plan),
+            lambda: _moved(self._find_on(here), self.examples.device),
+        )
+
+    def _find_on(self, examples: Examples) -> Tensor | None:
+        request, padded = self.call.request, examples.padded_rows
+        rows = [examples.global_rows(group) for group in self.plan.groups]
         if padded is None and all(one is None for one in rows):
             return None
         shape = (request.batch, request.heads, request.q_len)
-        overwritten = torch.zeros(shape, dtype=torch.bool, device=self.call.q.device)
+        overwritten = torch.zeros(shape, dtype=torch.bool, device=examples.device)
         for group, own in zip(self.plan.groups, rows, strict=True):
             for some in (own, padded):
                 if some is not None:
@@ -149,22 +158,27 @@ class GlobalRows:
                 if not rows.numel():
                     continue
                 mask = self._mask(group, example, rows)
-                heads = torch.tensor(group.heads, device=device)
+                heads = self.examples.keep(
+                    ("heads", group.heads), partial(torch.tensor, group.heads, device=device)
+                )
                 for some in heads.split(max(1, SCORES_AT_ONCE // mask.numel())):
                     yield RowBlock(example, some, some // share, rows, mask, number)
 
     def _mask(self, group: Group, example: int, rows: Tensor) -> Tensor:
         """Return what the rows see, bool `(rows, kv_len)`."""
-        examples = self.examples
+        examples = self.examples.on_cpu()
 
         def make() -> Tensor:
-            keys = torch.arange(examples.kv_len, device=rows.device)
-            q = examples.positions[rows][:, None]
+            keys = torch.arange(examples.kv_len, device="cpu")
+            own = examples.global_row_lists(group)[example]
+            q = examples.positions[own][:, None]
             mask = visible(group.pattern, q, keys, examples.context(example))
             mask = mask.expand(rows.numel(), examples.kv_len)
-            return mask if examples.key_mask is None else mask & examples.key_mask[example]
+            if examples.key_mask is not None:
+                mask = mask & examples.key_mask[example]
+            return mask.to(rows.device)
 
-        return examples.keep(("rows of global tokens", group.forms, example), make)
+        return self.examples.keep(("rows of global tokens", group.forms, example), make)
 
     def _inputs(self, some: RowBlock) -> tuple[Tensor, Tensor, Tensor]:
         """Return scaled queries, keys and values of these rows in the accumulation type."""
@@ -184,3 +198,7 @@ class GlobalRows:
         first = int(some.heads[0]) if self.call.request.dropout_p else 0
         number = -1 - some.number * self.call.request.heads - first
         return Dropout(self.call, number).draw(torch.empty_like(like))
+
+
+def _moved(x: Tensor | None, device: torch.device) -> Tensor | None:
+    return None if x is None else x.to(device)

@@ -47,9 +47,10 @@ OWNED = {
 # ... or only inside a function, so that the package loads without the library.
 LAZY = {
     "xformers": [
-        "sparse_patterns/kernels/block_sparse.py",
+        "sparse_patterns/kernels/block_sparse/library.py",
         "sparse_patterns/kernels/fused/xformers.py",
     ],
+    "mslk": ["sparse_patterns/kernels/fused/xformers.py"],
     "torch.nn.attention.flex_attention": ["sparse_patterns/kernels/flex.py"],
     "matplotlib": ["sparse_patterns/viz/figure.py", "lit_modules/callbacks/pictures.py"],
     "rich": ["lit_modules/callbacks/report.py"],

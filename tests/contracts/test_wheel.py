@@ -40,6 +40,7 @@ def test_the_wheel_has_all_that_is_not_code(wheel: Path) -> None:
     folder = "lit_modules/commands/configs"
     assert {f"{folder}/{name}.yaml" for name in names()} <= found
     assert {f"{name}/py.typed" for name in OURS} <= found
+    assert "sparse_patterns/kernels/rates/cards.json" in found
     assert not [name for name in found if name.startswith(("tests", "docs", "benchmarks"))]
 
 

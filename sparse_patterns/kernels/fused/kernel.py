@@ -1,4 +1,6 @@
-"""The fused kernel: patterns as a few calls of xformers' FlashAttention 2, merged exactly.
+"""The fused kernel: patterns as a few calls of FlashAttention 2, merged exactly.
+
+Its operators are xformers', or those of mslk or torch where xformers is not there (see `engines`).
 
 Windows, causal or not, are native attention biases. A dilated window is one on every residue of
 the positions. Documents, blocks and padding become packed sequences. Keys that are listed, as
@@ -23,6 +25,7 @@ import torch
 from torch import Tensor
 
 from sparse_patterns.kernels.base import Call, Kernel, Request, Tolerance
+from sparse_patterns.kernels.fused import engines
 from sparse_patterns.kernels.fused.operator import Operator
 from sparse_patterns.kernels.fused.run import (
     ALIGNMENT,
@@ -32,11 +35,8 @@ from sparse_patterns.kernels.fused.run import (
     run_forward,
 )
 from sparse_patterns.kernels.fused.select import choose_partials
-from sparse_patterns.kernels.fused.xformers import XformersOperator, missing_device, missing_library
+from sparse_patterns.kernels.rates.read import rates, tolerances
 from sparse_patterns.lowering.plan import Group, Plan
-
-CALL_SECONDS, FLOP_RATE = 60e-6, 250e12
-"""Declared rates, for choosing a kernel: time of one operator's call, operations per second."""
 
 MAX_HEAD_DIM = 256
 """Largest head size that the operators take."""
@@ -45,18 +45,26 @@ MAX_HEAD_DIM = 256
 class XformersFusedKernel(Kernel):
     """Fused attention operators on the parts of a pattern.
 
-    Attributes:
-        operator: What runs one part.
+    Args:
+        operator: What runs one part; by default that of the engine that is there.
     """
 
     name = "xformers_fused"
     tolerances: ClassVar[Mapping[torch.dtype, Tolerance]] = {
-        torch.bfloat16: Tolerance(3.2e-2, 2e-2),
-        torch.float16: Tolerance(4e-3, 3e-3),
+        dtype: Tolerance(*allowed) for dtype, allowed in tolerances("xformers_fused").items()
     }
 
-    def __init__(self) -> None:
-        self.operator: Operator = XformersOperator()
+    def __init__(self, operator: Operator | None = None) -> None:
+        self._operator = operator
+
+    @property
+    def operator(self) -> Operator:
+        """What runs one part."""
+        if self._operator is None:
+            found = engines.engine()
+            assert found is not None, engines.missing_engines()
+            self._operator = found.make()
+        return self._operator
 
     def why_not(self, request: Request) -> list[str]:
         """Return the reasons why the request cannot be served, none if it can."""
@@ -82,12 +90,8 @@ class XformersFusedKernel(Kernel):
     def machine_reasons(self, request: Request) -> list[str]:
         """Return what the machine or its software lacks."""
         if request.device != "cuda":
-            reasons = [f"runs on CUDA only, device is {request.device}"]
-            return [*reasons, *filter(None, [missing_library()])]
-        library = missing_library()
-        if library is not None:
-            return [library] + ([] if torch.cuda.is_available() else [str(missing_device())])
-        return [*filter(None, [missing_device()])]
+            return [f"runs on CUDA only, device is {request.device}"]
+        return [*filter(None, [engines.missing_device(), engines.missing_engines()])]
 
     def dtype_reasons(self, request: Request) -> list[str]:
         """Return why a dtype cannot be served."""
@@ -100,13 +104,13 @@ class XformersFusedKernel(Kernel):
 
     def seconds(self, request: Request, plan: Plan) -> float:
         """Estimate the time from the visible pairs and the number of calls."""
-        calls = 0
+        own, calls = rates(self.name), 0
         for group in plan.groups:
             fused = group.fused
             runs = len(head_runs(group.heads, request.heads // max(1, request.kv_heads)))
             calls += runs * (len(fused.stripes) + bool(fused.columns) + bool(fused.row_tokens))
         flops = request.batch * 4 * request.head_dim * plan.visible
-        return calls * CALL_SECONDS + flops / FLOP_RATE
+        return calls * own.call_seconds + flops / own.flops(request.dtype)
 
     def forward(self, call: Call, plan: Plan) -> tuple[Tensor, Tensor]:
         """Return output and log-sum-exp; see `Kernel.forward`."""

@@ -21,50 +21,50 @@ import torch
 from torch import Tensor
 
 from sparse_patterns.kernels.fused.operator import Shape
+from sparse_patterns.kernels.fused.torch_flash import packed_starts
 from sparse_patterns.lowering.fused.bands import Band, window_sides
 
 OLDEST = (0, 0, 35)
 """The first release of xformers that this was written for."""
 
-REINSTALL = "pip install the xformers release made for this torch (see python -m xformers.info)"
+REINSTALL = "pip install the release made for this torch (see python -m xformers.info)"
 """What to do about an operator that is not there."""
 
 
-@lru_cache(maxsize=1)
-def missing_library() -> str | None:
-    """Return what is missing for xformers to be used and how to get it; None if nothing is."""
-    if importlib.util.find_spec("xformers") is None:
-        return "xformers is not installed: pip install xformers"
-    version = importlib.metadata.version("xformers")
-    parts = [int(part) for part in version.split("+")[0].split(".")[:3] if part.isdigit()]
-    if tuple(parts) < OLDEST:
-        oldest = ".".join(map(str, OLDEST))
-        return f"xformers {version} is older than {oldest}: pip install -U 'xformers>={oldest}'"
-    return None
+XFORMERS, MSLK = "xformers", "mslk"
+"""The libraries that have the operators."""
 
 
-@lru_cache(maxsize=1)
-def missing_device() -> str | None:
-    """Return what keeps the operator from running on this machine's GPU; None if nothing does."""
+@lru_cache(maxsize=2)
+def missing_library(library: str = XFORMERS) -> str | None:
+    """Return what a library lacks and how to get it; None if nothing.
+
+    Args:
+        library: "xformers" or "mslk".
+    """
+    if importlib.util.find_spec(library) is None:
+        return f"{library} is not installed: pip install {library}"
+    version = importlib.metadata.version(library)
+    if library == XFORMERS:
+        parts = [int(part) for part in version.split("+")[0].split(".")[:3] if part.isdigit()]
+        if tuple(parts) < OLDEST:
+            oldest = ".".join(map(str, OLDEST))
+            return f"xformers {version} is older than {oldest}: pip install -U 'xformers>={oldest}'"
     if not torch.cuda.is_available():
-        built = "torch sees none" if torch.version.cuda else "torch is built without CUDA"
-        return f"no CUDA device is there ({built}): needs an NVIDIA GPU and a CUDA build of torch"
-    capability = torch.cuda.get_device_capability()
-    if capability < (8, 0):
-        found = ".".join(map(str, capability))
-        return f"the GPU has compute capability {found}, FlashAttention 2 needs 8.0 or more"
-    version = importlib.metadata.version("xformers")
+        return None  # what is compiled is only loaded where there is a GPU
     try:
-        flash = _fmha().flash
+        flash = _fmha(library).flash
         ready = flash.FwOp.is_available() and flash.BwOp.is_available()
-    except (ImportError, AttributeError) as error:
-        return f"xformers {version} does not offer FlashAttention 2 here ({error}): {REINSTALL}"
+    except (ImportError, AttributeError, RuntimeError) as error:
+        return f"{library} {version} does not offer FlashAttention 2 here ({error}): {REINSTALL}"
     if not ready:
-        return f"xformers {version} found no FlashAttention 2 in this torch: {REINSTALL}"
+        return f"{library} {version} found no FlashAttention 2 in this torch: {REINSTALL}"
     return None
 
 
-def make_bias(shape: Shape, rows: int, keys: int, device: torch.device | str) -> Any:
+def make_bias(
+    shape: Shape, rows: int, keys: int, device: torch.device | str, library: str = XFORMERS
+) -> Any:
     """Return xformers' attention bias of a shape, or None where nothing is masked.
 
     Args:
@@ -72,11 +72,12 @@ def make_bias(shape: Shape, rows: int, keys: int, device: torch.device | str) ->
         rows: Rows of an example, where the shape has no lengths.
         keys: Keys of an example, likewise.
         device: Where the bias keeps its lengths.
+        library: Whose bias.
 
     Raises:
         LookupError: xformers has none (see `has_bias`).
     """
-    biases = _fmha().attn_bias
+    biases = _fmha(library).attn_bias
     band = shape.band
     if shape.lengths is None:
         if band == Band(None, None):
@@ -96,19 +97,35 @@ def make_bias(shape: Shape, rows: int, keys: int, device: torch.device | str) ->
     return causal.make_local_attention_from_bottomright(band.left + 1)
 
 
+@lru_cache(maxsize=256)
+def kept_bias(shape: Shape, rows: int, keys: int, device: torch.device, library: str) -> Any:
+    """Return the same as `make_bias`, made once for the layers and passes of a batch.
+
+    Its lengths are copied to the device then, which waits for it.
+    """
+    return make_bias(shape, rows, keys, device, library)
+
+
 def has_bias(shape: Shape) -> bool:
     """Return whether xformers has a bias of a shape that its backward takes."""
     return shape.lengths is None or shape.band == Band(None, None) or shape.band.right == 0
 
 
 class XformersOperator:
-    """FlashAttention 2 by xformers: half types, CUDA; see `fused_operator.Operator`."""
+    """FlashAttention 2 by xformers: half types, CUDA; see `fused.operator.Operator`.
+
+    Args:
+        library: "xformers", or "mslk", where its operators have moved.
+    """
+
+    def __init__(self, library: str = XFORMERS) -> None:
+        self.library = library
 
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, shape: Shape, scale: float
     ) -> tuple[Tensor, Tensor]:
         """Return output and log-sum-exp."""
-        fmha = _fmha()
+        fmha = _fmha(self.library)
         if not has_bias(shape):
             starts, longest, window = _packed_window(shape, q.device)
             out, lse, _ = fmha.flash.FwOp.OPERATOR(
@@ -126,7 +143,7 @@ class XformersOperator:
             )
             return out[None], lse[None]
         share = q.shape[2] // k.shape[2]
-        bias = make_bias(shape, q.shape[1], k.shape[1], q.device)
+        bias = kept_bias(shape, q.shape[1], k.shape[1], q.device, self.library)
         if share > 1:
             q = q.unflatten(2, (k.shape[2], share))
             k, v = (x[:, :, :, None].expand(*x.shape[:3], share, -1) for x in (k, v))
@@ -147,12 +164,12 @@ class XformersOperator:
         scale: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the gradients of `q, k, v`; the backward operator has no grouped heads."""
-        fmha = _fmha()
+        fmha = _fmha(self.library)
         share = q.shape[2] // k.shape[2]
         if share > 1:
             k, v = (x.repeat_interleave(share, 2) for x in (k, v))
         if has_bias(shape):
-            bias = make_bias(shape, q.shape[1], k.shape[1], q.device)
+            bias = kept_bias(shape, q.shape[1], k.shape[1], q.device, self.library)
             inputs = fmha.Inputs(query=q, key=k, value=v, attn_bias=bias, scale=scale)
             grads = fmha.flash.BwOp.apply(fmha.Context(out=out, lse=lse), inputs, grad)
             grad_q, grad_k, grad_v = grads.dq, grads.dk, grads.dv
@@ -179,21 +196,18 @@ class XformersOperator:
 
 def _packed_window(
     shape: Shape, device: torch.device
-) -> tuple[list[Tensor], list[int], tuple[int, int]]:
+) -> tuple[tuple[Tensor, Tensor], list[int], tuple[int, int]]:
     """Return where sequences start, the longest of them, and the window, for rows and keys."""
-    assert shape.lengths is not None
-    starts = [
-        torch.tensor([0, *counts], dtype=torch.int32, device="cpu")
-        .cumsum(0, dtype=torch.int32)
-        .to(device)
-        for counts in shape.lengths
-    ]
-    longest = [max(counts) for counts in shape.lengths]
+    starts, longest = packed_starts(shape, device)
     return starts, longest, window_sides(shape.band, *longest)
 
 
-@lru_cache(maxsize=1)
-def _fmha() -> Any:
+@lru_cache(maxsize=2)
+def _fmha(library: str) -> Any:
+    if library == MSLK:
+        from mslk.attention import fmha as moved
+
+        return moved
     from xformers.ops import fmha
 
     return fmha

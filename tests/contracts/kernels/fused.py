@@ -138,7 +138,7 @@ class EmulatedFused(XformersFusedKernel):
     }
 
     def __init__(self, operator: Operator | None = None) -> None:
-        self.operator = operator or TorchOperator()
+        super().__init__(operator or TorchOperator())
 
     def machine_reasons(self, request: Request) -> list[str]:
         """None: the CPU will do."""

@@ -1,0 +1,1 @@
+"""What kernels of a GPU are expected to do, as data: their speed by card, and their tolerances."""
