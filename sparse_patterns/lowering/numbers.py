@@ -1,12 +1,13 @@
 """Visible pairs and receptive field of one head, read off its normal form without any tiles.
 
 What the normal form gives as intervals, steps and lists is counted exactly, in time that grows with
-the number of queries. For anything else (`Rule`, tables of blocks, conjuncts that overlap in more
-than one way) there is no answer here, and the tiles are counted instead.
+the number of queries. For anything else (`Rule`, tables of blocks, windows over grids, conjuncts
+that overlap in more than one way) there is no answer here, and the tiles are counted instead.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -55,6 +56,8 @@ def count_pairs(
     intervals = [one for one in known if one.dilation == 1 and not one.columns]
     others = [one for one in known if one.dilation > 1 or one.columns]
     if any(one.rest or one.layout is not None for one in known) or len(others) > 1:
+        return None
+    if any(one.grid is not None for one in known):
         return None
     if any(one.dilation > 1 and one.columns for one in others):
         return None
@@ -115,6 +118,9 @@ def pairs_at_most(conjuncts: Sequence[Conjunct], q_len: int, kv_len: int, q_offs
         elif isinstance(one.layout, BlockTable):
             cells = sum(row.count("1") for row in one.layout.table)
             pairs = min(pairs, cells * one.layout.block**2)
+        elif one.grid is not None:
+            on_grid = int(((q >= one.grid.prefix) & (q < one.grid.stop)).sum())
+            pairs = min(pairs, on_grid * math.prod(2 * radius + 1 for radius in one.grid.radius))
         total += pairs
     return min(total, q_len * kv_len)
 
