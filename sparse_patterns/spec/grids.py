@@ -105,6 +105,26 @@ class GridWindow(Pattern):
         pairs = zip(self.shape, self.strides, strict=True)
         return [(at // stride) % count for count, stride in pairs], inside
 
+    def extent(self, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the first key, the last key and the number of keys that queries see.
+
+        Of a bound window, in a sequence that holds the grid as a whole; off the grid, the keys are
+        any and their number is 0.
+
+        Args:
+            q: int64 query positions.
+        """
+        places, inside = self.places(q)
+        first, last, count = q, q, inside.long()
+        axes = zip(places, self.shape, self.radius, self.dilation, self.strides, strict=True)
+        for place, side, radius, dilation, stride in axes:
+            back = (place // dilation).clamp(max=radius)
+            forward = ((side - 1 - place) // dilation).clamp(max=radius)
+            count = count * (back + forward + 1)
+            first = first - back * dilation * stride
+            last = last + forward * dilation * stride
+        return first, last, count
+
     def sees(self, q: Tensor, k: Tensor) -> Tensor:
         """Return whether query positions see key positions, of a bound window; they broadcast."""
         q_places, q_inside = self.places(q)

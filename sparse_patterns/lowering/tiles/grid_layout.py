@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparse_patterns.lowering.tiles.tiles import MAX_ROWS, RUN_PAIRS
+from sparse_patterns.lowering.tiles.tiles import RUN_PAIRS
 from sparse_patterns.spec.grids import GridWindow
 
 LISTED_PAIRS = 32
@@ -23,6 +23,9 @@ LISTED_PAIRS = 32
 
 WIDE_TILES, ROW_PAIRS = 0.75, 24.0
 """Cost of a pair in tiles of `n` rows, as measured: the first number, and the second by `n`."""
+
+MOST_ROWS = 64
+"""Rows of a tile: in larger ones the scores leave the processor's caches sooner."""
 
 MOST_BLOCKS = 1 << 15
 """Blocks along one dimension."""
@@ -85,8 +88,9 @@ class Span:
     def sizes(self) -> list[int]:
         """Sizes of blocks to choose from: powers of two and the whole, where that is small."""
         whole = self.stop - self.start
-        powers = [1 << n for n in range(8) if 1 << n < whole and whole <= MOST_BLOCKS << n]
-        return [*powers, whole] if whole <= MAX_ROWS else powers
+        if whole <= MOST_ROWS:
+            return [*(1 << n for n in range(6) if 1 << n < whole), whole]
+        return [1 << n for n in range(7) if whole <= MOST_BLOCKS << n] or [MOST_ROWS]
 
 
 @dataclass(frozen=True)
@@ -186,12 +190,12 @@ def _choose(spans: tuple[Span, ...], count: int) -> tuple[float, tuple[int, ...]
         spans: One for each dimension, the long one first.
         count: Number of lattices.
     """
-    cuts = [[(size, *_figures(span.blocks(size))) for size in span.sizes] for span in spans]
+    cuts = [[(size, *_figures(span, size)) for size in span.sizes] for span in spans]
     best: tuple[float, tuple[int, ...]] | None = None
     for chosen in itertools.product(*cuts):
         sizes, numbers, forms, pairs, keys = zip(*chosen, strict=True)
         rows = math.prod(sizes)
-        if rows > MAX_ROWS:
+        if rows > MOST_ROWS:
             continue
         computed = count * math.prod(pairs) * (WIDE_TILES + ROW_PAIRS / rows)
         strips = math.prod(numbers[1:])
@@ -204,11 +208,16 @@ def _choose(spans: tuple[Span, ...], count: int) -> tuple[float, tuple[int, ...]
     return best
 
 
-def _figures(blocks: list[Block]) -> tuple[int, int, int, int]:
+def _figures(span: Span, size: int) -> tuple[int, int, int, int]:
     """Return the numbers of blocks, forms, pairs and keys of a cut along one dimension."""
+    start = torch.arange(span.start, span.stop, size, device="cpu")
+    stop = (start + size).clamp(max=span.stop)
+    k_start = (start - span.radius).clamp(min=span.k_start)
+    keys = ((stop + span.radius).clamp(max=span.k_stop) - k_start).clamp(min=0)
+    forms = torch.stack([stop - start, keys, start - k_start])
     return (
-        len(blocks),
-        len({one.form for one in blocks}),
-        sum(one.count * one.k_count for one in blocks),
-        sum(one.k_count for one in blocks),
+        start.numel(),
+        torch.unique(forms, dim=1).shape[1],
+        int(((stop - start) * keys).sum()),
+        int(keys.sum()),
     )
