@@ -11,7 +11,7 @@ from benchmarks.comparisons import timed, times_faster
 from benchmarks.contenders import DIRECTIONS, ours
 from benchmarks.core import visible_pairs
 from benchmarks.suites import Case, Options
-from benchmarks.table import Goal
+from benchmarks.table import Goal, Row
 
 WINDOW_GOAL = Goal("<=", 2.0)
 DENSE_GOAL = Goal(">=", 3.0)
@@ -40,7 +40,7 @@ GRIDS = {
 }
 
 
-def over_window(name: str, options: Options) -> Iterator:
+def over_window(name: str, options: Options) -> Iterator[Row]:
     """Time per visible pair over that of a window in one dimension."""
     grid = GRIDS[name]
     pairs = visible_pairs(grid.window, grid.length) / visible_pairs(grid.pattern, grid.length)
@@ -58,7 +58,7 @@ def over_window(name: str, options: Options) -> Iterator:
         )
 
 
-def over_dense(options: Options) -> Iterator:
+def over_dense(options: Options) -> Iterator[Row]:
     """How many times faster a window over an image is than torch's attention to all of it."""
     grid = GRIDS["image"]
     dense = BASELINES["dense"](grid.length)

@@ -60,10 +60,7 @@ def test_a_window_over_the_patches_equals_a_dense_mask(name: str, pattern: sp.Pa
     sparse = set_pattern(model, pattern)(images).last_hidden_state
     torch.testing.assert_close(sparse, expected, rtol=1e-9, atol=1e-9)
     sparse.square().sum().backward()
-    queries = [
-        one.grad
-        for name, one in model.named_parameters()
-        if "query.w" in name or "q_proj.w" in name
-    ]
+    ends = ("query.weight", "q_proj.weight")
+    queries = [one.grad for name, one in model.named_parameters() if name.endswith(ends)]
     assert len(queries) == 2
     assert all(grad is not None and grad.any() for grad in queries)

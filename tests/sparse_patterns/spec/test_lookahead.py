@@ -24,6 +24,8 @@ POSITIONS = torch.arange(LENGTH)
 ATOMS = [
     sp.Window(5, 0),
     sp.Window(3, 4, dilation=3),
+    sp.GridWindow((3, 5), 1, prefix=4),
+    sp.GridWindow((2, 3, 4), (1, 0, 9), (1, 1, 2)),
     sp.Causal(),
     sp.Full(),
     sp.Global((0, 40), rows=False),
