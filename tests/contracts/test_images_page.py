@@ -25,12 +25,12 @@ def _file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     sys.modules.pop("digits", None)
 
 
-OTHERS = ("full", "{name: axial, shape: [8, 8]}")
+LATER = ("full", "{name: axial, shape: [8, 8]}")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "pattern", [None, *(pytest.param(o, marks=pytest.mark.long) for o in OTHERS)]
+    "pattern", [None, *(pytest.param(one, marks=pytest.mark.long) for one in LATER)]
 )
 def test_the_configuration_trains_a_step(
     pattern: str | None, capsys: pytest.CaptureFixture[str]
