@@ -12,7 +12,7 @@ from tests.contracts.test_configs import ONE_STEP
 
 pytest.importorskip("sklearn")
 
-PAGE = Path(__file__).parents[2] / "docs" / "images.md"
+PAGE = Path(__file__).parents[4] / "docs" / "images.md"
 MODULE, PROGRAM = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
 
 
