@@ -215,4 +215,5 @@ def _resolved(name: str, value: Any, dims: int, layer: int, layers: int) -> tupl
     if not isinstance(value, tuple):
         return (value,) * dims
     _check_count(name, value, dims)
-    return tuple(v.at(layer, layers) if isinstance(v, Schedule) else v for v in value)
+    numbers = (v.at(layer, layers) if isinstance(v, Schedule) else v for v in value)
+    return tuple(integer(name, number) for number in numbers)

@@ -87,7 +87,9 @@ def make_sketch(
     bound = bind_all(pattern, heads, layers)
     if scale == "auto":
         scale = scale_for(chain.from_iterable(bound), length)
-    notes = () if scale == 1 else (f"windows, blocks and positions {_times(scale)}",)
+    notes: tuple[str, ...] = (
+        () if scale == 1 else (f"windows, blocks and positions {_times(scale)}",)
+    )
     if notes and uses(pattern, GridWindow):
         notes += ("grids to as few tokens",)
     small = {one: shrink(one, scale) for one in dict.fromkeys(chain.from_iterable(bound))}
