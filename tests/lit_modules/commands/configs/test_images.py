@@ -8,10 +8,14 @@ from typing import Any
 import pytest
 
 from lit_modules.cli import main
-from tests.contracts.test_configs import ONE_STEP
 
 pytest.importorskip("sklearn")
 
+ONE_STEP = [
+    *("--trainer.max_steps=1", "--trainer.limit_val_batches=0", "--trainer.logger=false"),
+    *("--trainer.enable_checkpointing=false", "--trainer.enable_progress_bar=false"),
+    *("--trainer.accelerator=cpu", "--run.pictures=false", "--run.test=false"),
+]
 PAGE = Path(__file__).parents[4] / "docs" / "images.md"
 MODULE, PROGRAM = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
 
