@@ -30,7 +30,7 @@ install: $(STAMP) ## make the virtual environment and install everything pinned
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet $(PINNED) setuptools torch
-	$(PIP) install --quiet $(PINNED) --no-build-isolation -e '.[hf,plot,tasks,docs,dev]'
+	$(PIP) install --quiet $(PINNED) --no-build-isolation -e '.[hf,plot,images,tasks,docs,dev]'
 	@touch $@
 
 test: $(STAMP) ## run the test suite, all but what is marked `long`

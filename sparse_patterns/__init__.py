@@ -28,6 +28,7 @@ from sparse_patterns.spec.atoms import (
     Window,
 )
 from sparse_patterns.spec.base import Complement, Full, Intersection, Pattern, Union
+from sparse_patterns.spec.grids import GridWindow
 from sparse_patterns.spec.oracle import dense_mask
 from sparse_patterns.spec.presets import describe, get, names, register
 from sparse_patterns.spec.schedules import Schedule, geometric, linear, spread, steps
@@ -42,6 +43,7 @@ __all__ = [
     "Complement",
     "Full",
     "Global",
+    "GridWindow",
     "Intersection",
     "KeyValueCache",
     "LocalBlock",

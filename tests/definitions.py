@@ -6,8 +6,9 @@ draw are worked out here once more, so that a mistake there does not hide.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -67,6 +68,8 @@ def sees(pattern: sp.Pattern, i: int, j: int, at: Model) -> bool:
         case sp.Window(left, right, dilation):
             steps, between = divmod(j - i, number(dilation, at))
             return between == 0 and -number(left, at) <= steps <= number(right, at)
+        case sp.GridWindow(shape, radius, dilation, prefix):
+            return on_grid(shape, radius, dilation, i - prefix, j - prefix, at)
         case sp.Causal():
             return j <= i
         case sp.Full():
@@ -95,6 +98,23 @@ def sees(pattern: sp.Pattern, i: int, j: int, at: Model) -> bool:
         case sp.Rule(fn):
             return bool(fn(torch.tensor(i), torch.tensor(j), at.head))
     raise AssertionError(f"no definition of {pattern!r}")
+
+
+def on_grid(shape: Any, radius: Any, dilation: Any, i: int, j: int, at: Model) -> bool:
+    """Return whether place `i` of a row-major grid sees place `j`, both counted from its start."""
+    places = list(itertools.product(*(range(side) for side in shape)))
+    if not (0 <= i < len(places) and 0 <= j < len(places)):
+        return False
+
+    def of(value: Any, axis: int) -> int:
+        # A schedule gives an int or one per dimension; a tuple may have schedules inside.
+        return number(value[axis] if isinstance(value, tuple) else value, replace(at, head=axis))
+
+    for axis, (a, b) in enumerate(zip(places[i], places[j], strict=True)):
+        steps, between = divmod(b - a, of(dilation, axis))
+        if between or abs(steps) > of(radius, axis):
+            return False
+    return True
 
 
 _WORD = 2**64

@@ -139,6 +139,18 @@ def random_atom(rng: random.Random, heads: int, layers: int) -> sp.Pattern:
             layout() if shared else [layout() for _ in range(heads)], rng.randint(1, 48)
         )
 
+    def grid() -> sp.Pattern:
+        shape = tuple(rng.randint(1, side) for side in rng.choice(((150,), (14, 14), (4, 7, 7))))
+
+        def numbers(low: int, high: int) -> Any:
+            if rng.random() < 0.8:
+                return random_number(rng, low, high, len(shape), layers)
+            start, stop = rng.randint(low, high), rng.randint(low, high)
+            return (sp.linear(start, stop), *(rng.randint(low, high) for _ in shape[1:]))
+
+        dilation = 1 if rng.random() < 0.6 else numbers(1, 3)
+        return sp.GridWindow(shape, numbers(0, 4), dilation, rng.choice((0, 1, rng.randint(0, 40))))
+
     makers: tuple[tuple[int, Callable[[], sp.Pattern]], ...] = (
         (12, window),
         (3, tokens),
@@ -147,6 +159,7 @@ def random_atom(rng: random.Random, heads: int, layers: int) -> sp.Pattern:
         (1, sp.Full),
         (2, lambda: sp.Strided(rng.randint(1, 20))),
         (2, lambda: sp.LocalBlock(rng.randint(1, 70))),
+        (2, grid),
         (2, summary),
         (2, lambda: sp.RandomBlocks(rng.randint(1, 40), rng.randint(0, 4), rng.randint(0, 9))),
         (2, table),

@@ -175,4 +175,4 @@ def _pattern(arguments: argparse.Namespace) -> Any:
 
         config = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
         return sp.from_config(config)
-    return sp.get(arguments.pattern, **fields)
+    return sp.from_config({"preset": arguments.pattern, **fields})

@@ -5,12 +5,13 @@
 
 An atom is a mapping from its name to its fields, those with their default left out: `window`,
 `causal`, `full`, `global`, `batch_global`, `strided`, `local_block`, `summary`, `random_blocks`,
-`block_table`, `same_document`, `rule`. The algebra is `{union: [...]}`, `{intersection: [...]}`,
-`{complement: ...}`, `{per_head: [...]}` (with `rest: true` beside it) and `{per_layer: [...]}`
-(with `repeat: true`). A number is an int, `{per_head: [1, 2]}` for one per head,
-`{per_layer: [32, 64]}` or a plain list for one per layer, or a schedule: `{linear: [32, 512]}`,
-`{geometric: [32, 512]}`, `{steps: [[32, 4], [64, 8]]}`, `{spread: [1, 1, 2]}`, or one of them and
-a number added: `{plus: [{linear: [32, 512]}, -1]}`.
+`block_table`, `grid_window`, `same_document`, `rule`. The algebra is `{union: [...]}`,
+`{intersection: [...]}`, `{complement: ...}`, `{per_head: [...]}` (with `rest: true` beside it) and
+`{per_layer: [...]}` (with `repeat: true`). A number is an int, `{per_head: [1, 2]}` for one per
+head, `{per_layer: [32, 64]}` or a plain list for one per layer, or a schedule:
+`{linear: [32, 512]}`, `{geometric: [32, 512]}`, `{steps: [[32, 4], [64, 8]]}`,
+`{spread: [1, 1, 2]}`, or one of them and a number added: `{plus: [{linear: [32, 512]}, -1]}`. The
+numbers of a `grid_window` take `{per_dimension: [7, 0]}` in place of `per_head`.
 
 Also read, for those who write by hand: a bare name (`bigbird`, `causal`), a preset with its fields
 (`{preset: longformer, window: 512}`, or `{name: ...}`), windows as `{window: {around: 512}}` or

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass
 from typing import Any
 
-from sparse_patterns.config import values
+from sparse_patterns.config import grids, values
 from sparse_patterns.config.values import at, check_keys, join
 from sparse_patterns.spec import atoms, presets
 from sparse_patterns.spec.algebra import PerHead, PerLayer
 from sparse_patterns.spec.atoms import Window
 from sparse_patterns.spec.base import Full, Pattern, intersection, union
+from sparse_patterns.spec.grids import GridWindow
 
 ATOMS: dict[str, type[Pattern]] = {
     "batch_global": atoms.BatchGlobal,
@@ -20,6 +21,7 @@ ATOMS: dict[str, type[Pattern]] = {
     "causal": atoms.Causal,
     "full": Full,
     "global": atoms.Global,
+    "grid_window": GridWindow,
     "local_block": atoms.LocalBlock,
     "random_blocks": atoms.RandomBlocks,
     "rule": atoms.Rule,
@@ -31,6 +33,9 @@ ATOMS: dict[str, type[Pattern]] = {
 SPECIAL: dict[tuple[str, str], tuple[Callable[[Any], Any], Callable[[Any, str], Any]]] = {
     ("block_table", "table"): (values.write_table, values.read_plain),
     ("global", "tokens"): (values.write_tokens, values.read_tokens),
+    ("grid_window", "shape"): (grids.write_shape, grids.read_shape),
+    ("grid_window", "radius"): (grids.write_per_dimension, grids.read_per_dimension),
+    ("grid_window", "dilation"): (grids.write_per_dimension, grids.read_per_dimension),
     ("rule", "fn"): (values.write_function, values.read_function),
     ("rule", "name"): (str, values.read_text),
     ("window", "left"): (values.write_number, values.read_number),
@@ -112,6 +117,8 @@ class Reader:
 
     def _field(self, value: Any, path: str) -> Any:
         """Read a field of a preset: a number that varies, a pattern, or plain data."""
+        if grids.is_per_dimension(value):
+            return grids.read_per_dimension(value, path)
         if values.is_number(value):
             return values.read_number(value, path)
         if isinstance(value, Mapping) and any(key in KINDS for key in value):

@@ -36,6 +36,7 @@ from sparse_patterns.spec.base import (
     uses,
 )
 from sparse_patterns.spec.binding import BoundRandomBlocks
+from sparse_patterns.spec.grids import GridWindow
 
 MAX_CONJUNCTS = 16
 """A pattern with more conjuncts is lowered as one that is evaluated pair by pair."""
@@ -57,6 +58,8 @@ class Conjunct:
         blocks: Sizes of `LocalBlock`s.
         columns: Atoms that fix the keys: `Summary`, `Global` without rows.
         layout: The one atom that gives a table of blocks, if any.
+        grid: The one window over a grid that is lowered as such, if any: it takes no columns, no
+            layout and no batch.
         batch: Whether the keys are the global tokens of each example.
         documents: Whether pairs must share a document.
         rest: Literals to be evaluated pair by pair.
@@ -70,6 +73,7 @@ class Conjunct:
     blocks: tuple[int, ...]
     columns: tuple[Pattern, ...]
     layout: Pattern | None
+    grid: GridWindow | None
     batch: bool
     documents: bool
     rest: tuple[Pattern, ...]
@@ -82,7 +86,7 @@ class Conjunct:
     @property
     def plain(self) -> bool:
         """Whether the conjunct is an interval of distances and nothing else."""
-        special = self.blocks or self.columns or self.layout or self.batch or self.rest
+        special = self.blocks or self.columns or self.layout or self.grid or self.batch or self.rest
         return self.dilation == 1 and not special
 
     def contains(self, other: Conjunct) -> bool:
@@ -97,6 +101,8 @@ class Conjunct:
     def bounds(self, q: Tensor, kv_len: int) -> tuple[Tensor, Tensor]:
         """Return the first and last key that each query may see, by distance and blocks alone.
 
+        Of a window over a grid, by its largest distance: between them are keys that it hides.
+
         Args:
             q: int64 query positions.
             kv_len: Number of keys.
@@ -109,6 +115,8 @@ class Conjunct:
         for size in self.blocks:
             start = q // size * size
             low, high = torch.maximum(low, start), torch.minimum(high, start + size - 1)
+        if self.grid is not None:
+            low, high = low.clamp(min=self.grid.prefix), high.clamp(max=self.grid.stop - 1)
         return low.clamp(min=0), high.clamp(max=kv_len - 1)
 
     def key_list(self, kv_len: int) -> Tensor | None:
@@ -176,12 +184,13 @@ def _order(conjunct: Conjunct) -> tuple[bool | float, ...]:
     """Sort key: each conjunct loses the pairs of earlier ones, so regular ones come first."""
     width = (conjunct.left + conjunct.right) / conjunct.dilation
     irregular = (conjunct.layout is not None, bool(conjunct.columns), bool(conjunct.rest))
+    regular = (conjunct.grid is not None, conjunct.dilation > 1)
     return (
         conjunct.batch,
         conjunct.dynamic,
         conjunct.documents,
         *irregular,
-        conjunct.dilation > 1,
+        *regular,
         -width,
     )
 
@@ -214,6 +223,7 @@ def _sort_literals(literals: tuple[Pattern, ...], opaque: bool = False) -> Conju
     columns: list[Pattern] = []
     rest: list[Pattern] = []
     layout: Pattern | None = None
+    grid: GridWindow | None = None
     kept: list[Pattern] = []
     for atom in literals:
         if isinstance(atom, Global) and atom.rows:
@@ -227,6 +237,12 @@ def _sort_literals(literals: tuple[Pattern, ...], opaque: bool = False) -> Conju
             left = min(left, atom.left * atom.dilation)
             right = min(right, atom.right * atom.dilation)
             dilation = math.lcm(dilation, atom.dilation)
+        elif isinstance(atom, GridWindow):
+            left, right = min(left, atom.reach), min(right, atom.reach)
+            if grid is None:
+                grid = atom
+            else:
+                rest.append(atom)
         elif isinstance(atom, Causal):
             right = min(right, 0)
         elif atom == Complement(Causal()):
@@ -249,6 +265,9 @@ def _sort_literals(literals: tuple[Pattern, ...], opaque: bool = False) -> Conju
         # The keys are known at the call only: what fixes them before is evaluated pair by pair.
         rest += [*columns, *([] if layout is None else [layout])]
         columns, layout = [], None
+    if grid is not None and (batch or layout is not None or columns):
+        rest.append(grid)
+        grid = None
     return Conjunct(
         pattern=intersection(*kept),
         static=intersection(Full(), *(a for a in kept if not isinstance(a, SameDocument))),
@@ -258,6 +277,7 @@ def _sort_literals(literals: tuple[Pattern, ...], opaque: bool = False) -> Conju
         blocks=tuple(blocks),
         columns=tuple(columns),
         layout=layout,
+        grid=grid,
         batch=batch,
         documents=documents,
         rest=tuple(rest),

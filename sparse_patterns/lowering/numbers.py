@@ -1,12 +1,13 @@
 """Visible pairs and receptive field of one head, read off its normal form without any tiles.
 
 What the normal form gives as intervals, steps and lists is counted exactly, in time that grows with
-the number of queries. For anything else (`Rule`, tables of blocks, conjuncts that overlap in more
-than one way) there is no answer here, and the tiles are counted instead.
+the number of queries. For anything else (`Rule`, tables of blocks, a part of a grid, conjuncts
+that overlap in more than one way) there is no answer here, and the tiles are counted instead.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -52,9 +53,12 @@ def count_pairs(
     if not q_len or not kv_len:
         return Numbers(0, (0, 0))
     known = [one for one in conjuncts if not one.batch]
-    intervals = [one for one in known if one.dilation == 1 and not one.columns]
-    others = [one for one in known if one.dilation > 1 or one.columns]
+    grids = [one for one in known if one.grid is not None]
+    intervals = [one for one in known if one.dilation == 1 and not one.columns and one.grid is None]
+    others = [one for one in known if (one.dilation > 1 or one.columns) and one.grid is None]
     if any(one.rest or one.layout is not None for one in known) or len(others) > 1:
+        return None
+    if grids and (intervals or not _whole_grid(grids, others, kv_len)):
         return None
     if any(one.dilation > 1 and one.columns for one in others):
         return None
@@ -76,6 +80,13 @@ def count_pairs(
         some = low <= high
         first = torch.where(some, torch.minimum(first, low), first)
         last = torch.where(some, torch.maximum(last, high), last)
+    for one in grids:
+        assert one.grid is not None
+        low, high, number = one.grid.extent(q)
+        count += number
+        some = number > 0
+        first = torch.where(some, torch.minimum(first, low), first)
+        last = torch.where(some, torch.maximum(last, high), last)
     tokens = [token - q_offset for token in row_tokens(pattern, kv_len)]
     rows = torch.tensor(
         [row for row in tokens if 0 <= row < q_len], dtype=torch.int64, device="cpu"
@@ -90,6 +101,20 @@ def count_pairs(
     back = torch.where(seen, q - first, 0).amax().clamp(min=0)
     forward = torch.where(seen, last - q, 0).amax().clamp(min=0)
     return Numbers(int(count.sum()), (int(back), int(forward)))
+
+
+def _whole_grid(grids: list[Conjunct], others: list[Conjunct], kv_len: int) -> bool:
+    """Return whether there is one grid, held by the keys, alone and apart from other columns."""
+    one, grid = grids[0], grids[0].grid
+    assert grid is not None
+    more = one.blocks or one.documents or one.dilation > 1 or one.left < grid.reach
+    if len(grids) > 1 or more or one.right < grid.reach or kv_len < grid.stop:
+        return False
+    listed = [other.key_list(kv_len) for other in others]
+    return all(
+        keys is not None and not bool(((keys >= grid.prefix) & (keys < grid.stop)).any())
+        for keys in listed
+    )
 
 
 def pairs_at_most(conjuncts: Sequence[Conjunct], q_len: int, kv_len: int, q_offset: int) -> int:
@@ -115,6 +140,9 @@ def pairs_at_most(conjuncts: Sequence[Conjunct], q_len: int, kv_len: int, q_offs
         elif isinstance(one.layout, BlockTable):
             cells = sum(row.count("1") for row in one.layout.table)
             pairs = min(pairs, cells * one.layout.block**2)
+        elif one.grid is not None:
+            on_grid = int(((q >= one.grid.prefix) & (q < one.grid.stop)).sum())
+            pairs = min(pairs, on_grid * math.prod(2 * radius + 1 for radius in one.grid.radius))
         total += pairs
     return min(total, q_len * kv_len)
 

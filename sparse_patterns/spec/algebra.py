@@ -11,6 +11,7 @@ from sparse_patterns.spec.arguments import real
 from sparse_patterns.spec.atoms import BatchGlobal, Global, SameDocument, Window
 from sparse_patterns.spec.base import Pattern, Union, _Parts, uses
 from sparse_patterns.spec.fields import boolean, shown
+from sparse_patterns.spec.grids import GridWindow, map_numbers
 from sparse_patterns.spec.schedules import Schedule, map_value
 
 
@@ -115,6 +116,8 @@ def replace_atoms(pattern: Pattern, function: Callable[[Pattern], Pattern]) -> P
 def scale_windows(pattern: Pattern, factor: float) -> Pattern:
     """Return the pattern with both sides of every window times `factor`, rounded.
 
+    Of a window over a grid, the radius.
+
     Raises:
         TypeError: `pattern` is no pattern, or `factor` no number.
         ValueError: `factor` is not positive and finite, or a window becomes too large.
@@ -133,6 +136,9 @@ def scale_windows(pattern: Pattern, factor: float) -> Pattern:
     def one(atom: Pattern) -> Pattern:
         if isinstance(atom, Window):
             return dataclasses.replace(atom, left=scale(atom.left), right=scale(atom.right))
+        if isinstance(atom, GridWindow):
+            radius = map_numbers(atom.radius, lambda number: round(number * factor))
+            return dataclasses.replace(atom, radius=radius)
         return atom
 
     try:

@@ -9,6 +9,7 @@ from sparse_patterns.spec.algebra import PerHead, PerLayer
 from sparse_patterns.spec.atoms import BlockTable, RandomBlocks, Rule, Window
 from sparse_patterns.spec.base import Pattern
 from sparse_patterns.spec.fields import LARGEST, integer
+from sparse_patterns.spec.grids import GridWindow
 from sparse_patterns.spec.schedules import Schedule
 
 
@@ -74,6 +75,8 @@ def _bind(pattern: Pattern, head: int, heads: int, layer: int, layers: int) -> P
             _of_head("window right", pattern.right, head, heads, layer, layers),
             _of_head("window dilation", pattern.dilation, head, heads, layer, layers),
         )
+    if isinstance(pattern, GridWindow):
+        return pattern.at_layer(layer, layers)
     if isinstance(pattern, RandomBlocks):
         return BoundRandomBlocks(pattern.block, pattern.per_row, pattern.seed, layer, head)
     if isinstance(pattern, Rule):

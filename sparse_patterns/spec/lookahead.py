@@ -24,6 +24,7 @@ from sparse_patterns.spec.base import (
     intersection,
     union,
 )
+from sparse_patterns.spec.grids import GridWindow
 
 
 def negation_normal_form(pattern: Pattern, inverted: bool = False) -> Pattern:
@@ -57,6 +58,11 @@ def furthest_ahead(pattern: Pattern) -> float:
 @furthest_ahead.register
 def _(pattern: atoms.Window) -> float:
     return pattern.right * pattern.dilation
+
+
+@furthest_ahead.register
+def _(pattern: GridWindow) -> float:
+    return pattern.reach
 
 
 @furthest_ahead.register
@@ -142,6 +148,12 @@ def still_visible(pattern: Pattern, k: Tensor, now: int) -> Tensor:
 @still_visible.register
 def _(pattern: atoms.Window, k: Tensor, now: int) -> Tensor:
     return k >= now - pattern.left * pattern.dilation
+
+
+@still_visible.register
+def _(pattern: GridWindow, k: Tensor, now: int) -> Tensor:
+    on_grid = (k >= pattern.prefix) & (k < pattern.stop)
+    return on_grid & (k >= now - pattern.reach) & (now < pattern.stop)
 
 
 @still_visible.register

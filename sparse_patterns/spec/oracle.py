@@ -15,6 +15,7 @@ from sparse_patterns.spec import arguments, atoms
 from sparse_patterns.spec.base import Complement, Full, Intersection, Pattern, Union, uses
 from sparse_patterns.spec.binding import BoundRandomBlocks, BoundRule, bind
 from sparse_patterns.spec.fields import shown
+from sparse_patterns.spec.grids import GridWindow
 from sparse_patterns.spec.validation import check_example_tensor, check_lengths, check_pattern
 
 
@@ -55,6 +56,11 @@ def _(pattern: atoms.Window, q: Tensor, k: Tensor, context: ExampleContext) -> T
     dilation = pattern.dilation
     inside = (distance >= -pattern.left * dilation) & (distance <= pattern.right * dilation)
     return inside if dilation == 1 else inside & (distance % dilation == 0)
+
+
+@visible.register
+def _(pattern: GridWindow, q: Tensor, k: Tensor, context: ExampleContext) -> Tensor:
+    return pattern.sees(q, k)
 
 
 @visible.register

@@ -6,7 +6,7 @@ list with one number per layer or a tuple with one per head, as in `Window`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from sparse_patterns.registry import Record, Registry
@@ -21,8 +21,9 @@ from sparse_patterns.spec.atoms import (
     Summary,
     Window,
 )
-from sparse_patterns.spec.base import Full, Pattern
+from sparse_patterns.spec.base import Full, Pattern, union
 from sparse_patterns.spec.fields import boolean, integer
+from sparse_patterns.spec.grids import GridWindow
 from sparse_patterns.spec.schedules import (
     Number,
     Schedule,
@@ -252,3 +253,51 @@ def local_global(window: Number = 1024, every: int = 6, causal: bool = True) -> 
     local = _last("window", window) if boolean("causal", causal) else Window.around(window)
     others = [local] * (integer("every", every, 1) - 1)
     return PerLayer(*others, full(causal), repeat=True) if others else full(causal)
+
+
+@register("neighborhood")
+def neighborhood(
+    shape: Sequence[int] = (14, 14), radius: Any = 3, dilation: Any = 1, class_token: bool = True
+) -> Pattern:
+    """Each place of a grid sees those around it, and a class token sees and is seen by all.
+
+    Hassani et al. 2023, section 3, for images as rows of patches; at the edges of the grid the
+    window is cut, where theirs is moved inwards.
+
+    Args:
+        shape: Places of the grid in each of one to three dimensions.
+        radius: Places seen on either side, as in `GridWindow`: an int, one per dimension (tuple),
+            or by layer.
+        dilation: Places between adjacent keys, in the same forms.
+        class_token: Whether a class token comes before the grid.
+    """
+    first = int(boolean("class_token", class_token))
+    return _with_class_token(GridWindow(shape, radius, dilation, first), class_token)
+
+
+@register("axial")
+def axial(
+    shape: Sequence[int] = (14, 14), alternate: bool = False, class_token: bool = True
+) -> Pattern:
+    """Each place of a grid sees its own line in every dimension, such as its row and its column.
+
+    Ho et al. 2019, section 3.
+
+    Args:
+        shape: Places of the grid in each of two or three dimensions.
+        alternate: Give each layer one of the dimensions in turn, the last dimension (the rows of an
+            image) first, as in the paper, instead of all of them to every layer.
+        class_token: Whether a class token comes before the grid, which all layers see.
+    """
+    sides, first = GridWindow(shape, 0).shape, int(boolean("class_token", class_token))
+    lines = []
+    for axis in reversed(range(len(sides))):
+        radius = tuple(side - 1 if at == axis else 0 for at, side in enumerate(sides))
+        lines.append(GridWindow(sides, radius, prefix=first))
+    if boolean("alternate", alternate):
+        return PerLayer(*(_with_class_token(one, class_token) for one in lines), repeat=True)
+    return _with_class_token(union(*lines), class_token)
+
+
+def _with_class_token(pattern: Pattern, class_token: bool) -> Pattern:
+    return Global((0,)) | pattern if class_token else pattern

@@ -18,34 +18,24 @@ from sparse_patterns.spec.arguments import text
 from sparse_patterns.spec.base import Pattern
 from sparse_patterns.spec.oracle import ExampleContext
 from sparse_patterns.spec.validation import check_pattern
-from sparse_patterns.viz.panels import Panel, Sketch, brief, make_panels, make_sketch, spans
+from sparse_patterns.viz.grids import GridPanel, draw_grid, grid_panels
+from sparse_patterns.viz.panels import (
+    Panel,
+    Sketch,
+    bind_all,
+    brief,
+    make_panels,
+    make_sketch,
+    spans,
+)
 from sparse_patterns.viz.reasons import KINDS, example_context, reasons, receptive_field, seen_rows
+from sparse_patterns.viz.style import COLOURS, FAINT, HIDDEN, INK, LARGEST_GRID, draw_frame
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = {
-    "global row": "#d1495b",
-    "global column": "#edae49",
-    "window": "#30638e",
-    "local block": "#3d9a8b",
-    "strided": "#cc79b8",
-    "summary column": "#8a5a9e",
-    "random block": "#7aa95c",
-    "block table": "#6c757d",
-    "rule": "#b07d62",
-    "same document": "#93b7be",
-    "all keys": "#8fb3cf",
-    "other": "#4a4e69",
-}
-"""Colour of each reason; distinct also for readers with red-green colour blindness."""
-
-HIDDEN = "#eff1f3"
-INK = "#2b2d33"
-FAINT = "#767b85"
 LENGTH = 48
-LARGEST_GRID = 96
 MOST_COLUMNS = 6
 
 
@@ -66,7 +56,8 @@ def draw(
     One panel for each set of heads and layers that share a pattern: a row for each query, a column
     for each key, coloured by why the pair is visible. The last panel shows which inputs reach one
     position (the last of a causal pattern, else the middle one) after each layer, through all
-    heads.
+    heads. A pattern with a `GridWindow` has a panel for each grid, too: what the query in its
+    middle (in black) sees there, at full size; the planes of a volume stand side by side.
 
     Args:
         pattern: Any pattern.
@@ -110,14 +101,16 @@ def draw(
         made_up.append("what differs by head or layer is drawn for the first")
     rows = _arrange(all_panels)
     columns = max(map(len, rows))
-    alone = len(rows) == columns == 1
+    on_grids = grid_panels(bind_all(pattern, heads, layers))
+    alone = len(rows) == columns == 1 and not on_grids
     size = 2.9 if alone else 2.5 if columns < 4 else 2.0
     field_height = 0.9 + 0.17 * min(len(sketch.bound), 12)
+    grid_height = 2.6 if on_grids else 0.0
+    heights = [*[size + 0.45] * len(rows), *([grid_height] if on_grids else []), field_height]
     figure = Figure(
-        figsize=(
-            2.6 * size if alone else max(6.5, size * columns + 0.4),
-            (size + (0.3 if alone else 0.45)) * len(rows) + (0 if alone else field_height) + 0.95,
-        ),
+        figsize=(2.6 * size, size + 1.25)
+        if alone
+        else (max(6.5, size * columns + 0.4, size * len(on_grids)), sum(heights) + 0.95),
         layout="constrained",
         facecolor="white",
     )
@@ -125,8 +118,7 @@ def draw(
         grid = figure.add_gridspec(1, 2, width_ratios=(1, 1.3))
         place, aspect = grid[0, 1], 1 / 1.3
     else:
-        ratios = [*[size + 0.45] * len(rows), field_height]
-        grid = figure.add_gridspec(len(rows) + 1, columns, height_ratios=ratios)
+        grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
         place, aspect = grid[-1, :], None
     shown: set[int] = set()
     for row, panels in enumerate(rows):
@@ -136,6 +128,11 @@ def draw(
                 shown |= set(why.unique().tolist()) - {-1}
                 axes = figure.add_subplot(grid[row, column])
                 _draw_panel(axes, panel, why, sketch)
+    if on_grids:
+        places = grid[-2, :].subgridspec(1, len(on_grids))
+        for at, one in enumerate(on_grids):
+            shown |= one.reasons
+            draw_grid(figure.add_subplot(places[0, at]), one, _where(one, sketch))
     _draw_field(figure.add_subplot(place, box_aspect=aspect), sketch, context)
     made_up.append("at the right above: the share of visible pairs")
     if sketch.length > LARGEST_GRID:
@@ -181,17 +178,22 @@ def _draw_panel(axes: Axes, panel: Panel, why: Tensor, sketch: Sketch) -> None:
         interpolation="nearest" if len(why) <= LARGEST_GRID else "antialiased",
         interpolation_stage="rgba",
     )
-    _draw_frame(axes, why.shape[1], why.shape[0])
+    draw_frame(axes, why.shape[1], why.shape[0])
     axes.set_xlabel("key", fontsize=7, color=FAINT, labelpad=1)
     axes.set_ylabel("query", fontsize=7, color=FAINT, labelpad=2)
-    where = [
-        _words("layer", panel.layers, len(sketch.bound)),
-        _words("head", panel.heads, len(sketch.bound[0])),
-    ]
     density = (why >= 0).float().mean().item()
-    name = ", ".join(filter(None, where)) or "every layer, every head"
+    name = _where(panel, sketch) or "every layer, every head"
     axes.set_title(name, loc="left", fontsize=8.5, color=INK, pad=4)
     axes.set_title(f"{density:.0%}", loc="right", fontsize=7, color=FAINT, pad=4)
+
+
+def _where(panel: Panel | GridPanel, sketch: Sketch) -> str:
+    """Return the layers and heads of a panel; nothing where all are meant."""
+    words = (
+        _words("layer", panel.layers, len(sketch.bound)),
+        _words("head", panel.heads, len(sketch.bound[0])),
+    )
+    return ", ".join(filter(None, words))
 
 
 def _draw_field(axes: Axes, sketch: Sketch, context: ExampleContext) -> None:
@@ -217,7 +219,7 @@ def _draw_field(axes: Axes, sketch: Sketch, context: ExampleContext) -> None:
         aspect="auto",
         origin="lower",
     )
-    _draw_frame(axes, sketch.length, layers)
+    draw_frame(axes, sketch.length, layers)
     step = max(1, -(-layers // 12))
     axes.set_yticks(range(0, layers, step), [str(n + 1) for n in range(0, layers, step)])
     axes.set_xlabel("input position", fontsize=7, color=FAINT, labelpad=1)
@@ -244,21 +246,6 @@ def _shades(layers: int) -> Any:
     blues = colormaps["YlGnBu_r"]
     steps = [blues(0.15 + 0.6 * n / max(1, layers - 1)) for n in range(layers)]
     return ListedColormap([INK, *steps, HIDDEN])
-
-
-def _draw_frame(axes: Axes, width: int, height: int) -> None:
-    """Separate the cells where they are large enough, and number a few of them."""
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    last = width - 1
-    step = next((n for n in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512) if last <= 4 * n), 1024)
-    for axis, size in ((axes.xaxis, width), (axes.yaxis, height)):
-        axis.set_ticks([n for n in range(0, size, step)])
-        if size <= LARGEST_GRID:
-            axis.set_ticks([n - 0.5 for n in range(1, size)], minor=True)
-    axes.tick_params(which="both", length=0, labelsize=6.5, labelcolor=FAINT, pad=2)
-    if max(width, height) <= LARGEST_GRID:
-        axes.grid(which="minor", color="white", linewidth=0.5)
 
 
 def _words(name: str, numbers: Sequence[int], total: int) -> str:

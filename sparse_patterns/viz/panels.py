@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count
-from typing import Literal
+from typing import Any, Literal
 
 from sparse_patterns.spec import atoms
 from sparse_patterns.spec.algebra import PerHead, PerLayer, replace_atoms
@@ -18,6 +18,7 @@ from sparse_patterns.spec.arguments import real
 from sparse_patterns.spec.base import Pattern, uses
 from sparse_patterns.spec.binding import BoundRandomBlocks, BoundRule, bind
 from sparse_patterns.spec.fields import LARGEST, integer
+from sparse_patterns.spec.grids import GridWindow
 from sparse_patterns.spec.schedules import Schedule
 
 LONGEST = 8192
@@ -83,13 +84,22 @@ def make_sketch(
         integer("layers", layers, 1, LARGEST)
     if scale != "auto" and not 0 < real("scale, if not 'auto',", scale) <= 1:
         raise ValueError(f"scale must be in (0, 1] or 'auto', got {scale!r}")
-    heads, layers = guess_sizes(pattern, heads, layers)
-    bound = [bind(pattern, heads=heads, layer=layer, layers=layers) for layer in range(layers)]
+    bound = bind_all(pattern, heads, layers)
     if scale == "auto":
         scale = scale_for(chain.from_iterable(bound), length)
-    notes = () if scale == 1 else (f"windows, blocks and positions {_times(scale)}",)
+    notes: tuple[str, ...] = (
+        () if scale == 1 else (f"windows, blocks and positions {_times(scale)}",)
+    )
+    if notes and uses(pattern, GridWindow):
+        notes += ("grids to as few tokens",)
     small = {one: shrink(one, scale) for one in dict.fromkeys(chain.from_iterable(bound))}
     return Sketch(length, tuple(tuple(small[one] for one in row) for row in bound), notes)
+
+
+def bind_all(pattern: Pattern, heads: int | None, layers: int | None) -> list[tuple[Pattern, ...]]:
+    """Return the pattern of each head, for each layer; numbers not given are guessed."""
+    heads, layers = guess_sizes(pattern, heads, layers)
+    return [bind(pattern, heads=heads, layer=layer, layers=layers) for layer in range(layers)]
 
 
 def _times(scale: float) -> str:
@@ -104,8 +114,8 @@ def guess_sizes(pattern: Pattern, heads: int | None, layers: int | None) -> tupl
     """
     some_heads = max((len(part.parts) for part in _all(pattern, PerHead)), default=1)
     some_layers = max([4, *(len(part.parts) for part in _all(pattern, PerLayer))])
-    for part in _all(pattern, atoms.Window):
-        for value in (part.left, part.right, part.dilation):
+    for part in pattern.walk():
+        for value in _numbers(part):
             if isinstance(value, Schedule):
                 some_layers = max(some_layers, len(value.values()))
     error: ValueError | None = None
@@ -120,6 +130,16 @@ def guess_sizes(pattern: Pattern, heads: int | None, layers: int | None) -> tupl
                 return n_heads, n_layers
     assert error is not None
     raise error
+
+
+def _numbers(atom: Pattern) -> list[Any]:
+    """Return the numbers of a window, each of which may be a schedule."""
+    if isinstance(atom, atoms.Window):
+        return [atom.left, atom.right, atom.dilation]
+    if not isinstance(atom, GridWindow):
+        return []
+    numbers = (atom.radius, atom.dilation)
+    return [one for value in numbers for one in (value if isinstance(value, tuple) else [value])]
 
 
 def _upwards(first: int) -> Iterable[int]:
@@ -142,6 +162,8 @@ def scale_for(bound: Iterable[Pattern], length: int) -> float:
         if isinstance(atom, atoms.Window):
             side = max(atom.left, atom.right)
             sizes |= {(side, 2), (side * atom.dilation, 1)}
+        elif isinstance(atom, GridWindow):
+            sizes.add((atom.stop, 1))
         elif isinstance(atom, atoms.LocalBlock | atoms.Summary):
             sizes.add((atom.size, 4))
         elif isinstance(atom, atoms.Strided):
@@ -165,6 +187,12 @@ def shrink(pattern: Pattern, scale: float) -> Pattern:
     def one(atom: Pattern) -> Pattern:
         if isinstance(atom, atoms.Window):
             return replace(atom, left=size(atom.left), right=size(atom.right))
+        if isinstance(atom, GridWindow):
+            # Its tokens are as many fewer as those of other patterns, its sides less so.
+            by = scale ** (1 / len(atom.shape))
+            radius = tuple(max(min(value, 1), round(value * by)) for value in atom.radius)
+            shape = tuple(max(1, round(side * by)) for side in atom.shape)
+            return replace(atom, shape=shape, radius=radius, prefix=size(atom.prefix))
         if isinstance(atom, atoms.Global):
             return replace(atom, tokens=tuple({position(token) for token in atom.tokens}))
         if isinstance(atom, atoms.Strided):

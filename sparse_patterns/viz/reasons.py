@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sparse_patterns.spec import atoms
 from sparse_patterns.spec.base import Complement, Full, Pattern, uses
+from sparse_patterns.spec.grids import GridWindow
 from sparse_patterns.spec.oracle import ExampleContext, visible
 from sparse_patterns.spec.validation import check_example_type
 
@@ -17,6 +18,7 @@ KINDS = (
     "global row",
     "global column",
     "window",
+    "grid window",
     "local block",
     "strided",
     "summary column",
@@ -31,6 +33,7 @@ KINDS = (
 
 _KIND_OF: dict[type[Pattern], str] = {
     atoms.Window: "window",
+    GridWindow: "grid window",
     atoms.LocalBlock: "local block",
     atoms.Strided: "strided",
     atoms.Summary: "summary column",
@@ -96,13 +99,19 @@ def _positions(
     return k[start:stop, None], k[None]
 
 
-def reasons(pattern: Pattern, context: ExampleContext) -> Tensor:
-    """Return why each pair is visible: an index into `KINDS`, or -1; `(length, length)`."""
-    seen = seen_rows(pattern, context)
+def reasons(
+    pattern: Pattern, context: ExampleContext, start: int = 0, stop: int | None = None
+) -> Tensor:
+    """Return why each pair of the queries `start .. stop - 1` is visible.
+
+    Returns:
+        An index into `KINDS`, or -1; `(queries, length)`.
+    """
+    seen = seen_rows(pattern, context, start, stop)
     why = torch.where(seen, KINDS.index("other"), -1)
     for kind in reversed(KINDS[:-1]):
         for atom in _named(pattern):
-            for name, pairs in _by_kind(atom, context):
+            for name, pairs in _by_kind(atom, context, start, stop):
                 if name == kind:
                     why = torch.where(seen & pairs, KINDS.index(kind), why)
     return why
@@ -116,13 +125,18 @@ def _named(pattern: Pattern) -> list[Pattern]:
     return [atom for part in parts for atom in _named(part)] if parts else [pattern]
 
 
-def _by_kind(atom: Pattern, context: ExampleContext) -> list[tuple[str, Tensor]]:
+def _by_kind(
+    atom: Pattern, context: ExampleContext, start: int, stop: int | None
+) -> list[tuple[str, Tensor]]:
     """Return the pairs of an atom by kind; rows and columns of global tokens are two kinds."""
     if not isinstance(atom, atoms.Global | atoms.BatchGlobal):
         kinds = (kind for type_, kind in _KIND_OF.items() if isinstance(atom, type_))
-        return [(next(kinds, "other"), seen_rows(atom, context))]
-    columns = seen_rows(replace(atom, rows=False), context)
-    return [("global column", columns), ("global row", columns.T if atom.rows else columns & False)]
+        return [(next(kinds, "other"), seen_rows(atom, context, start, stop))]
+    columns = seen_rows(replace(atom, rows=False), context, start, stop)
+    # Every query sees the same columns, those of the global tokens.
+    tokens = columns[0] if len(columns) else columns.new_zeros(context.kv_len)
+    rows = (tokens & atom.rows)[start:stop, None].expand_as(columns)
+    return [("global column", columns), ("global row", rows)]
 
 
 def receptive_field(masks: Sequence[Tensor], position: int) -> Tensor:

@@ -11,7 +11,7 @@ from lit_modules.commands.configs.shipped import names
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 # Tested beside the module that it is about.
-ELSEWHERE = {"huggingface.md"}
+ELSEWHERE = {"huggingface.md", "images.md"}
 # Pages whose code is a file for the reader to write, not to run in one go.
 FRAGMENTS = {"cli.md"}
 RUN = [

@@ -52,7 +52,10 @@ LAZY = {
     ],
     "mslk": ["sparse_patterns/kernels/fused/xformers.py"],
     "torch.nn.attention.flex_attention": ["sparse_patterns/kernels/flex.py"],
-    "matplotlib": ["sparse_patterns/viz/figure.py", "lit_modules/callbacks/pictures.py"],
+    "matplotlib": [
+        *(f"sparse_patterns/viz/{name}.py" for name in ("figure", "grids", "style")),
+        "lit_modules/callbacks/pictures.py",
+    ],
     "rich": ["lit_modules/callbacks/report.py"],
     "omegaconf": ["sparse_patterns/config/codec.py"],
     "transformers": ["sparse_patterns/huggingface/*", "lit_modules/weights.py"],

@@ -33,12 +33,14 @@ def forward_parts(
     shift = None if side.small else torch.full_like(weight, -torch.inf)
     for part in parts:
         keys, values = at.gather(side.k, part), at.gather(side.v, part)
+        whole = (total, weight, *(() if shift is None else (shift,)))
+        q, part_total, part_weight, *peaks = in_order(part, side.q, *whole)
         for run in part.runs:
             for piece in cut(run):
-                scores = _scores(piece, side, keys, at, part, space)
-                target, sums = piece.queries(total), piece.queries(weight)
-                if shift is not None:
-                    old = piece.queries(shift)
+                scores = _scores(piece, q, side.small, keys, at, part, space)
+                target, sums = piece.queries(part_total), piece.queries(part_weight)
+                if peaks:
+                    old = piece.queries(peaks[0])
                     new = torch.maximum(old, scores.amax(-1))
                     base = torch.where(new == -torch.inf, 0, new)
                     scores.sub_(base[..., None])
@@ -52,6 +54,10 @@ def forward_parts(
                 sums.add_(scores.sum(-1))
                 dropout.apply(scores)
                 add_matmul(target, scores, piece.keys(values), space)
+        if part.order is not None:
+            order = part.order.to(q.device)
+            for result, own in zip(whole, (part_total, part_weight, *peaks), strict=True):
+                result.index_copy_(0, order, own)
     lse = weight.log() if shift is None else weight.log() + shift
     total.div_(weight.masked_fill_(weight == 0, 1)[:, None])
     return total, lse
@@ -94,13 +100,16 @@ def backward_parts(
         keys, values = at.gather(side.k, part), at.gather(side.v, part)
         grad_keys = grads.k if part.keys is None else torch.zeros_like(keys)
         grad_values = grads.v if part.keys is None else torch.zeros_like(values)
+        inputs = (side.q, lse, grad_out, delta)
+        q, part_lse, part_grad, part_delta = in_order(part, *inputs)
+        grad_q = grads.q if part.order is None else torch.zeros_like(q)
         for run in part.runs:
             for piece in cut(run):
-                weights = _scores(piece, side, keys, at, part, space)
-                weights.sub_(piece.queries(lse)[..., None]).exp_()
+                weights = _scores(piece, q, side.small, keys, at, part, space)
+                weights.sub_(piece.queries(part_lse)[..., None]).exp_()
                 if side.small:
                     piece.hide(weights, at, part, additive=False)
-                upstream, v = piece.queries(grad_out), piece.keys(values)
+                upstream, v = piece.queries(part_grad), piece.keys(values)
                 grad = space.get("grad", *weights.shape)
                 matmul(upstream, v.mT, grad)
                 folded = space.get("folded", weights.shape[0], v.shape[1], v.shape[2])
@@ -113,26 +122,42 @@ def backward_parts(
                     assert factors is not None
                     grad.mul_(factors)
                 piece.fold(grad_values, folded)
-                grad.sub_(piece.queries(delta)[..., None]).mul_(weights)
-                add_matmul(piece.queries(grads.q), grad, piece.keys(keys), space)
+                grad.sub_(piece.queries(part_delta)[..., None]).mul_(weights)
+                add_matmul(piece.queries(grad_q), grad, piece.keys(keys), space)
                 folded = space.get("folded", weights.shape[0], piece.run.keys, keys.shape[1])
-                matmul(grad.mT, piece.queries(side.q), folded)
+                matmul(grad.mT, piece.queries(q), folded)
                 piece.fold(grad_keys, folded)
         at.scatter(grads.k, grad_keys, part)
         at.scatter(grads.v, grad_values, part)
+        if part.order is not None:
+            grads.q.index_add_(0, part.order.to(q.device), grad_q)
+
+
+def in_order(part: PlanPart, *whole: Tensor) -> list[Tensor]:
+    """Return the rows of each matrix in the order of a part; the matrices where it has none."""
+    if part.order is None:
+        return list(whole)
+    order = part.order.to(whole[0].device)
+    return [x.index_select(0, order) for x in whole]
 
 
 def _scores(
-    piece: Piece, side: Side, keys: Tensor, at: Selection, part: PlanPart, space: Workspace
+    piece: Piece,
+    queries: Tensor,
+    small: bool,
+    keys: Tensor,
+    at: Selection,
+    part: PlanPart,
+    space: Workspace,
 ) -> Tensor:
     """Return the scores of a piece, `(C, T, L)`, in a buffer that the next piece reuses.
 
-    Those of a side whose scores are small are not masked yet: their exponentials are to be.
+    Those that are all `small` are not masked yet: their exponentials are to be.
     """
-    q, k = piece.queries(side.q), piece.keys(keys)
+    q, k = piece.queries(queries), piece.keys(keys)
     scores = space.get("scores", q.shape[0], q.shape[1], k.shape[1])
     matmul(q, k.mT, scores)
-    if not side.small:
+    if not small:
         piece.hide(scores, at, part, additive=True)
     return scores
 

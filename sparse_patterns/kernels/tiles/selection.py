@@ -144,7 +144,7 @@ def _select(examples: Examples, group: Group, example: int) -> Selection:
             if tokens is not None and tokens.numel():
                 runs = tuple(replace(run, keys=tokens.numel()) for run in part.runs)
                 parts.append(_settle(replace(part, keys=tokens, runs=runs), positions, context))
-        elif part.queries is not None:
+        elif part.whole_rows:
             row_parts.append(_settle(part, positions, context))
         else:
             parts.append(part)

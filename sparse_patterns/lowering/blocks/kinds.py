@@ -18,6 +18,7 @@ from sparse_patterns.spec import atoms
 from sparse_patterns.spec.base import Full, Pattern
 from sparse_patterns.spec.binding import BoundRandomBlocks
 from sparse_patterns.spec.block_layouts import draw
+from sparse_patterns.spec.grids import GridWindow
 from sparse_patterns.spec.oracle import ExampleContext
 
 MAX_PACKED = 62
@@ -155,6 +156,21 @@ def _(atom: atoms.Window, places: Places) -> list[Tensor]:
         inside = (shift - block + 1 >= -left) & (shift + block - 1 <= right)
         shift = shift.masked_fill(inside, right + block + 1)
     return [shift]
+
+
+@signature.register
+def _(atom: GridWindow, places: Places) -> list[Tensor]:
+    # Where both blocks start within a row or plane of the grid, and how many of these are between;
+    # a block that sticks out of the grid is like those that do so at the same place.
+    row, last, far = atom.strides[0], places.block - 1, atom.size + 1
+    q, k = places.q_first - atom.prefix, places.k_first - atom.prefix
+    apart = torch.div(k, row, rounding_mode="floor") - torch.div(q, row, rounding_mode="floor")
+    reach = atom.radius[0] * atom.dilation[0] + places.block + 1
+    cut = [
+        torch.where((at < 0) | (at + last >= atom.size), at.clamp(-places.block, atom.size), far)
+        for at in (q, k)
+    ]
+    return [apart.clamp(-reach, reach), q % row, k % row, *cut]
 
 
 @signature.register

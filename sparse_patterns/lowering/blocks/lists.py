@@ -145,6 +145,8 @@ def intervals(pattern: Pattern, q: Tensor, kv_len: int) -> tuple[Tensor, Tensor]
     for number, conjunct in enumerate(conjuncts):
         if conjunct.rest or conjunct.layout is not None or conjunct.dilation > 1:
             return None
+        if conjunct.grid is not None:
+            return None
         low, high = conjunct.bounds(q, kv_len)
         listed = conjunct.key_list(kv_len)
         if listed is not None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sparse_patterns.lowering.blocks.grids import grid_blocks
 from sparse_patterns.lowering.blocks.kinds import Places, kinds_of
 from sparse_patterns.lowering.normal_form import Conjunct, to_conjuncts
 from sparse_patterns.lowering.tiles.masks import EVALUATED_AT_ONCE
@@ -146,7 +147,9 @@ def _candidates(
             first, last = _document_bounds(q_first, q_len + q_offset, block, context.segment_ids)
             low, high = torch.maximum(low, first), torch.minimum(high, last)
         low, high = low // block, torch.where(low <= high, high // block, -1)
-        if conjunct.layout is not None:
+        if conjunct.grid is not None:
+            row, column = grid_blocks(conjunct.grid, q_len, kv_len, q_offset, block)
+        elif conjunct.layout is not None:
             row, column = _layout_blocks(conjunct.layout, q_len, kv_len, q_offset, block)
         else:
             row, column = _span_blocks(conjunct, low, high, block, context)

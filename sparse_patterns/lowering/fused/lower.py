@@ -117,6 +117,11 @@ def _refusal(conjunct: Conjunct) -> str | None:
     if conjunct.layout is not None:
         kind = "RandomBlocks" if isinstance(conjunct.layout, RandomBlocks) else "BlockTable"
         return f"{kind} is a layout of blocks, which kernel 'xformers_blocks' runs"
+    if conjunct.grid is not None:
+        return (
+            f"{conjunct.grid!r} shows a query several stretches of keys, and a fused operator "
+            "takes one; kernel 'xformers_blocks' runs it as blocks"
+        )
     if conjunct.rest:
         told = ", ".join(dict.fromkeys(map(repr, conjunct.rest)))
         return f"{told} is to be evaluated pair by pair, which no fused operator does"

@@ -28,7 +28,7 @@ def count_tiles(parts: tuple[PlanPart, ...], q_len: int, kv_len: int, q_offset: 
     back = torch.zeros(q_len, dtype=torch.int64, device="cpu")
     forward = torch.zeros(q_len, dtype=torch.int64, device="cpu")
     for part in parts:
-        if part.queries is not None:
+        if part.whole_rows:
             for values in (counts, back, forward):
                 values[part.queries] = 0
         for run in _short(part):

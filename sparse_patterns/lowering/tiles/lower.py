@@ -7,6 +7,7 @@ from functools import lru_cache
 import torch
 
 from sparse_patterns.lowering.normal_form import Conjunct, row_tokens, to_conjuncts, without
+from sparse_patterns.lowering.tiles.grids import grid_part
 from sparse_patterns.lowering.tiles.intervals import interval_part
 from sparse_patterns.lowering.tiles.layouts import layout_parts
 from sparse_patterns.lowering.tiles.rows import row_part
@@ -53,9 +54,8 @@ def _interval_part(
     conjunct: Conjunct, earlier: tuple[Conjunct, ...], q_len: int, kv_len: int, q_offset: int
 ) -> PlanPart:
     """Return the part of an interval: the same object for heads that differ in other conjuncts."""
-    return interval_part(
-        conjunct, list(earlier), torch.arange(q_len, device="cpu") + q_offset, kv_len
-    )
+    make = interval_part if conjunct.grid is None else grid_part
+    return make(conjunct, list(earlier), torch.arange(q_len, device="cpu") + q_offset, kv_len)
 
 
 def _batch_columns(conjunct: Conjunct, earlier: list[Conjunct], q_len: int) -> PlanPart:

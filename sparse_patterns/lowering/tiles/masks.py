@@ -56,6 +56,8 @@ def may_overlap(
 
 def share_masks(tiles: Tiles, first: Tensor, last: Tensor) -> None:
     """Set kinds and masks from the first and last column each row sees; both -1 for no row."""
+    if not tiles.q_start.numel():
+        return
     height = first.shape[1]
     full = ((first <= 0) & ((last == tiles.keys[:, None] - 1) | (first < 0))).all(1)
     generator = torch.Generator(device="cpu").manual_seed(0)

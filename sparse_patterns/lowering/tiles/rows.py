@@ -38,4 +38,4 @@ def row_part(
                 k = torch.arange(k_start, k_start + keys, device="cpu")
                 mask = evaluate_pairs(pattern, some[None, :] + q_offset, k[None, :], kv_len)
             runs.append(TileRun(1, some.numel(), keys, first, 1, 0, k_start, 1, 0, mask))
-    return PlanPart("rows", tuple(runs), queries=rows, dynamic=dynamic)
+    return PlanPart("rows", tuple(runs), queries=rows, dynamic=dynamic, whole_rows=True)

@@ -106,7 +106,10 @@ class PlanPart:
         runs: The runs.
         keys: int64 `(n,)`, the list of keys that runs index, possibly repeated; None: all of them,
             in order.
-        queries: int64 `(n,)`, the list of query rows that runs index; None: all of them, in order.
+        queries: int64 `(n,)`, the list of distinct query rows that runs index; None: all of them,
+            in order.
+        whole_rows: Whether the part computes rows as a whole, as those of global tokens: what the
+            other parts find there is dropped.
         step: Distance in tokens between adjacent keys of a tile: the dilation of the order
             used.
         documents: Whether pairs of different documents are to be taken out at the call.
@@ -120,6 +123,12 @@ class PlanPart:
     step: int = 1
     documents: bool = False
     dynamic: Pattern | None = None
+    whole_rows: bool = False
+
+    @property
+    def order(self) -> Tensor | None:
+        """The list of query rows of a part that adds to what other parts find there."""
+        return None if self.whole_rows else self.queries
 
     @property
     def pairs(self) -> int:

@@ -40,6 +40,18 @@ FORMS = [
             }
         },
     ),
+    (sp.GridWindow((4, 5), 3), {"grid_window": {"shape": [4, 5], "radius": 3}}),
+    (
+        sp.GridWindow((4, 5), (3, sp.linear(0, 2)), [1, (1, 2)], prefix=1),
+        {
+            "grid_window": {
+                "shape": [4, 5],
+                "radius": {"per_dimension": [3, {"linear": [0, 2]}]},
+                "dilation": {"per_layer": [1, {"per_dimension": [1, 2]}]},
+                "prefix": 1,
+            }
+        },
+    ),
     (sp.Causal(), {"causal": {}}),
     (sp.Full(), {"full": {}}),
     (sp.Global((0, -1)), {"global": {"tokens": [-1, 0]}}),

@@ -27,6 +27,7 @@ PATTERNS = {
     "fixed": (sp.LocalBlock(9) | sp.Summary(9, 2)) & CAUSAL,
     "fixed heads": sp.PerHead(sp.LocalBlock(9), sp.Summary(9, 2)) & CAUSAL,
     "empty rows": sp.Window.before(6) & ~sp.Window.before(3) & ~sp.Strided(5),
+    "grid": sp.GridWindow((15, 8), (1, 3), (2, 1), prefix=5) & CAUSAL | SINKS & CAUSAL,
     "table": sp.BlockTable(("1000", "0100", "1010", "1101"), 16) & CAUSAL,
     "rule": sp.Rule(first_four) & CAUSAL | sp.Window.before(3),
 }

@@ -24,6 +24,8 @@ POSITIONS = torch.arange(LENGTH)
 ATOMS = [
     sp.Window(5, 0),
     sp.Window(3, 4, dilation=3),
+    sp.GridWindow((3, 5), 1, prefix=4),
+    sp.GridWindow((2, 3, 4), (1, 0, 9), (1, 1, 2)),
     sp.Causal(),
     sp.Full(),
     sp.Global((0, 40), rows=False),
@@ -107,7 +109,7 @@ def test_what_is_kept_is_needed(pattern: sp.Pattern) -> None:
 
 @pytest.mark.parametrize("atom", ATOMS, ids=repr)
 def test_the_bound_ahead_is_met_where_it_is_finite(atom: sp.Pattern) -> None:
-    bound = furthest_ahead(atom)
+    bound = furthest_ahead(*bind(atom, heads=1))
     query, key = mask_of(atom).nonzero().T
     if math.isfinite(bound):
         assert (key - query).max() == bound

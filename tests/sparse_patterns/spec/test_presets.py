@@ -7,23 +7,27 @@ import sparse_patterns as sp
 from sparse_patterns.spec import presets
 
 NAMES = (
+    "axial",
     "bigbird",
     "full",
     "local-global",
     "longformer",
     "longformer-causal",
     "mistral",
+    "neighborhood",
     "sparse-transformer-fixed",
     "sparse-transformer-strided",
     "streaming",
     "transformer-xl",
 )
 SMALL = {
+    "axial": {"shape": (3, 4)},
     "bigbird": {"block": 4, "per_row": 1},
     "local-global": {"window": 4, "every": 3},
     "longformer": {"window": 4},
     "longformer-causal": {"window": sp.linear(2, 5)},
     "mistral": {"window": 4},
+    "neighborhood": {"shape": (3, 4), "radius": 1},
     "sparse-transformer-fixed": {"block": 4, "columns": 1},
     "sparse-transformer-strided": {"stride": 4},
     "streaming": {"window": 4, "sinks": 2},

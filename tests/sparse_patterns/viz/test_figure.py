@@ -50,6 +50,24 @@ def test_cells_are_the_pairs_of_the_pattern() -> None:
     assert figure.axes[0].get_title(loc="right") == f"{float((drawn >= 0).float().mean()):.0%}"
 
 
+def test_what_one_query_sees_on_its_grid() -> None:
+    pattern = sp.GridWindow((5, 4), (1, 2), (2, 1), prefix=1) | sp.Global((0, 20))
+    figure = sp.draw(pattern, 21)
+    assert names_of(figure)[1] == "query at (2, 2) of 5 x 4"
+    drawn = torch.as_tensor(figure.axes[1].get_images()[0].get_array())
+    # 11 is the query, which is drawn in black; the class token is not on the grid.
+    seen = (drawn >= 0) & (drawn < len(KINDS))
+    expected = sp.dense_mask(pattern, 21, heads=1)[0, 11, 1:].view(5, 4)
+    assert drawn[2, 2] == len(KINDS)
+    seen[2, 2] = True
+    assert torch.equal(seen, expected)
+    assert KINDS[drawn[0, 1]] == "grid window"
+    assert KINDS[drawn[4, 3]] == "global column"
+    assert figure.axes[1].get_xlabel() == f"sees {int(expected.sum()) + 1} tokens"
+    volume = sp.draw(sp.GridWindow((3, 4, 5), 1)).axes[1].get_images()[0].get_array()
+    assert volume.shape == (4, 3 * 5 + 2)
+
+
 def test_a_panel_for_each_layer_and_group_of_heads() -> None:
     pattern = sp.Window(sp.linear(1, 3), 0, dilation=(1, 1, 2))
     figure = sp.draw(pattern, layers=3)
