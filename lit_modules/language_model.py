@@ -54,7 +54,7 @@ class LanguageModel(ScoredModule):
         feedforward_dropout: Share of the features inside the feed-forward that is dropped in
             training.
         memory: Tokens before a segment whose hidden states it attends to, without gradient, as in
-            Transformer-XL; 0 for none.
+            Transformer-XL; 0 for none, true for as many as the pattern sees.
         eval_memory: The same in validation and test; None takes `memory`.
         memory_keys: Keep keys and values instead of hidden states in validation and test: the same
             numbers in less time and more room. Training always keeps hidden states.
@@ -95,7 +95,7 @@ class LanguageModel(ScoredModule):
         dropout: float = 0.1,
         attention_dropout: float = 0.0,
         feedforward_dropout: float = 0.0,
-        memory: int = 0,
+        memory: int | bool = 0,
         eval_memory: int | None = None,
         memory_keys: bool = False,
         kernel: str = "auto",
@@ -135,7 +135,6 @@ class LanguageModel(ScoredModule):
             kernel=kernel,
         )
         if isinstance(memory, bool):
-            # As earlier checkpoints have it: as much as the pattern sees, or nothing.
             memory = self._whole_reach() if memory else 0
             self.save_hyperparameters({"memory": memory})
         self._memories = Memories(memory, eval_memory, keys=memory_keys)

@@ -133,11 +133,10 @@ class Memories:
         self._parts["train"].load_state_dict(mine)
 
 
-def _tokens(name: str, value: int | bool) -> int:
-    """Return the tokens of a memory; False is none, as in the checkpoints of earlier versions."""
-    if value is True or not isinstance(value, int) or value < 0:
+def _tokens(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ValueError(f"{name} must be an int >= 0, in tokens, got {value!r}")
-    return int(value)
+    return value
 
 
 def _share(state: list[dict[str, Any]], rank: int) -> dict[str, Any]:

@@ -230,7 +230,7 @@ def test_a_memory_that_cannot_be_is_refused(fields, message):
         make(**fields)
 
 
-def test_the_memory_of_earlier_checkpoints_is_as_long_as_the_pattern():
+def test_a_memory_may_be_as_long_as_the_pattern_sees():
     assert make(memory=True).hparams["memory"] == 5
     assert make(memory=False).hparams["memory"] == 0
 

@@ -255,6 +255,7 @@ def test_the_form_of_squad_with_aliases(tmp_path: Path) -> None:
 
 def test_predictions_in_the_official_form() -> None:
     predictions = [
+        {"id": "q1--0.txt", "answer": "", "score": None},
         {"id": "q1--a.txt", "answer": "York", "score": 1.0},
         {"id": "q1--b.txt", "answer": "Leeds", "score": 2.0},
         {"id": "q2--a.txt", "answer": "Rome", "score": -5.0},
