@@ -10,7 +10,7 @@ QUESTIONS, PAIRS, SPANS = 4, 6, 11
 ENGLAND = "England is a country. Sinclair Lewis never saw it; lewis did, said SINCLAIR LEWIS."  # 2
 EVIDENCE = {
     "wikipedia/England.txt": ENGLAND,
-    "wikipedia/Sinclair_Lewis.txt": "A Sinclair Lewis\n\nSinclair Lewis: no Sinclair Lewisham.",  # 2
+    "wikipedia/Sinclair_Lewis.txt": "A Sinclair Lewis\n\nSinclair Lewis: no Sinclair Lewish.",  # 2
     "wikipedia/Jamie.txt": "Judi Dench (born 1934) is Dame Judi Dench. “Judi Dench” is she.",  # 3
     "wikipedia/Andrew_Lloyd_Webber.txt": "He wrote Sunset Boulevard, on Sunset Blvd.",  # 2
     "wikipedia/Angola.txt": "Once Portuguese. Portugal left Angola in 1975.",  # 1
