@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 import sparse_patterns as sp
 from lit_modules.nn.decoder.embeddings import Rotary, rotate
+from lit_modules.nn.decoder.pairs import attend_pairs, shown_pairs
 from lit_modules.nn.decoder.relative import Relative
 from sparse_patterns.nn.documents import attend_documents
 
@@ -101,7 +102,16 @@ class SelfAttention(nn.Module):
         # Positions are added here and not kept: only differences matter, and counted from the start
         # of the memory they stay small however long the stream is.
         if isinstance(positions, Relative):
-            q, k, v = positions.extend(q, k, v, self._weight_of_positions())
+            weight = self._weight_of_positions()
+            plain = segment_ids is documents is cache is None and (
+                _key_mask(memory_mask, length, k.shape[2]) is None
+            )
+            shown = self._shown(q, k, positions) if plain else None
+            if shown is not None:
+                share = self.dropout if self.training else 0.0
+                out = attend_pairs(q, k, v, positions, weight, shown, share)
+                return self.project_out(out.transpose(1, 2).flatten(2)), kept
+            q, k, v = positions.extend(q, k, v, weight)
         elif positions is not None:
             q = rotate(q, _last(positions, length))
             k = rotate(k, _last(positions, k.shape[2]))
@@ -162,6 +172,15 @@ class SelfAttention(nn.Module):
         )
         assert isinstance(attended, Tensor)
         return attended
+
+    def _shown(self, q: Tensor, k: Tensor, positions: Relative) -> Tensor | None:
+        """Return the pairs that are seen where their matrix is to be made, else None."""
+        # A kernel that was named serves; a compiled program has one form.
+        if self.kernel != "auto" or torch.compiler.is_compiling():
+            return None
+        return shown_pairs(
+            self.pattern, q, k, positions.waves.features, layer=self.layer, layers=self.layers
+        )
 
     def _weight_of_positions(self) -> Tensor:
         """Return the matrix `W_R` (H * D, width)."""

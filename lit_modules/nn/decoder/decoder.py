@@ -179,7 +179,11 @@ class Decoder(nn.Module):
             for linear in (block.attention.project_out, block.feedforward.project_out):
                 if linear in wanted:
                     nn.init.normal_(linear.weight, std=INIT_STD / math.sqrt(2 * len(self.blocks)))
-        last = self.blocks[-1].feedforward_norm if self.post_norm else self.norm
+        last: nn.Module = self.norm
+        if self.post_norm:
+            block = self.blocks[-1]
+            assert isinstance(block, Block)
+            last = block.feedforward_norm
         if last in wanted:
             self._reset_norm(last)
 

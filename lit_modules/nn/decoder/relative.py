@@ -79,6 +79,11 @@ class Waves(NamedTuple):
     stop: int
     basis: Tensor | None
 
+    @property
+    def features(self) -> int:
+        """How many numbers a position has."""
+        return self.cos.shape[1] + self.stop - self.first
+
     def last(self, tokens: int) -> Waves:
         """Return the waves at the last positions."""
         start = self.cos.shape[0] - tokens
@@ -114,7 +119,7 @@ class Relative(NamedTuple):
         of_query, of_key = self.waves.last(q.shape[2]), self.waves.last(k.shape[2])
         matrix = weight.unflatten(0, (heads, size))
         # Zeros at the end, which add nothing.
-        missing = -(of_key.cos.shape[1] + of_key.stop - of_key.first + size) % ALIGNMENT
+        missing = -(of_key.features + size) % ALIGNMENT
         if of_key.basis is None:
             # R has the sines first.
             sines, cosines = ((q + self.v[:, None].to(q.dtype)) @ matrix.to(q.dtype)).chunk(2, -1)

@@ -108,12 +108,16 @@ class Restated:
 
 
 @pytest.mark.parametrize(
-    ("variant", "memory"),
-    [("as published", 0), ("as published", 3), *((variant, 12) for variant in VARIANTS)],
+    ("variant", "memory", "kernel"),
+    [
+        *(("as published", 0, "auto"), ("as published", 3, "auto"), ("pre-norm", 12, "auto")),
+        # A kernel that is named computes one product of longer vectors.
+        *((variant, 12, "tiles") for variant in VARIANTS),
+    ],
 )
-def test_segments_are_those_of_the_paper_forward_and_gradients(variant, memory):
+def test_segments_are_those_of_the_paper_forward_and_gradients(variant, memory, kernel):
     """Weights change between segments: the memory is projected with those of its time."""
-    net, held, plain = make(**VARIANTS[variant]), SegmentMemory(), None
+    net, held, plain = make(**VARIANTS[variant], kernel=kernel), SegmentMemory(), None
     for segment in range(4):
         ids = torch.randint(VOCABULARY, (2, 6))
         before = plain.hidden if plain is not None else None
