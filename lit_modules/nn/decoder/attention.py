@@ -103,9 +103,8 @@ class SelfAttention(nn.Module):
         # of the memory they stay small however long the stream is.
         if isinstance(positions, Relative):
             weight = self._weight_of_positions()
-            plain = segment_ids is documents is cache is None and (
-                _key_mask(memory_mask, length, k.shape[2]) is None
-            )
+            masked = _key_mask(memory_mask, length, k.shape[2]) is not None
+            plain = not masked and segment_ids is None and documents is None and cache is None
             shown = self._shown(q, k, positions) if plain else None
             if shown is not None:
                 share = self.dropout if self.training else 0.0

@@ -69,8 +69,8 @@ def test_a_kernel_that_is_named_is_not_replaced(monkeypatch):
         made.clear()
         net = Decoder(
             *(7,),
-            **dict(layers=1, heads=1, width=16, pattern="full", kernel=kernel),
+            **dict(layers=1, heads=4, width=64, pattern="full", kernel=kernel),
             positions="transformer-xl",
         )
-        net(torch.zeros(1, 8, dtype=torch.long))
+        net(torch.zeros(1, 64, dtype=torch.long))
         assert made == expected
