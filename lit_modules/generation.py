@@ -80,6 +80,7 @@ def generate(
     top_p: float | None = None,
     greedy: bool = False,
     seed: int | None = None,
+    memory: int | None = None,
 ) -> Iterator[Tensor]:
     """Continue a prompt, yielding each token as it is chosen.
 
@@ -95,6 +96,7 @@ def generate(
         top_p: Choose among the fewest tokens whose probabilities add up to this.
         greedy: Choose the most likely token; needs no other setting.
         seed: Seed of the choices; None draws from torch's global generator.
+        memory: Tokens before a token that it sees at most; None for all that the pattern shows.
 
     Returns:
         An iterator of `max_new` tensors, int64 `(batch,)`.
@@ -129,7 +131,7 @@ def generate(
         )
 
     def tokens() -> Iterator[Tensor]:
-        caches = net.make_caches()
+        caches = net.make_caches(memory)
         ids = prompt_ids
         for _ in range(max_new):
             token = choose(_next_logits(net, ids, caches))

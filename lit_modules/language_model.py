@@ -28,9 +28,10 @@ class LanguageModel(ScoredModule):
 
     A batch is a dict with `input_ids` and `labels`, int64 `(batch, length)`; labels are already
     shifted, -100 where a token is not scored. Optional: `continues`, bool `(batch,)`, whether a row
-    continues the row of the batch before (for `memory`); `segment_ids`, int `(batch, length)`, for
-    a pattern with `SameDocument()`; `units_scored`, int `(batch,)`, the bytes or characters of
-    the scored tokens of a row, if not one per token.
+    continues the row of the batch before (for `memory`); `restarts`, bool `(batch, length)`, True
+    at the first token of a document, which with all after it sees nothing before it; `segment_ids`,
+    int `(batch, length)`, for a pattern with `SameDocument()`; `units_scored`, int `(batch,)`, the
+    bytes or characters of the scored tokens of a row, if not one per token.
 
     Args:
         vocabulary_size: Number of token ids.
@@ -40,12 +41,23 @@ class LanguageModel(ScoredModule):
         heads: Attention heads of a layer.
         width: Features of a token; a multiple of `heads`.
         feedforward_width: Features inside the feed-forward; four times `width` by default.
-        positions: rotary (relative, any length) or learned (absolute, up to `max_length`).
+        positions: rotary or transformer-xl (both relative, any length), or learned (absolute, up to
+            `max_length`).
         max_length: Tokens of the longest sequence, for learned positions.
-        dropout: Share of embeddings and of each branch's output that is dropped in training.
+        norm: pre normalises what goes into each branch; post the stream after each branch, with
+            embeddings scaled by the root of `width`, as in Transformer-XL.
+        activation: Activation of the feed-forward, by its name: gelu, relu, silu, ...
+        feedforward_biases: Whether the feed-forward has biases.
+        dropout: Share of embeddings and of each branch's output that is dropped in training; with
+            post-norm of the last layer's output, too.
         attention_dropout: Share of attention probabilities that is dropped in training.
-        memory: Keep keys and values of a segment for the next segment of its stream, as far as the
-            pattern sees.
+        feedforward_dropout: Share of the features inside the feed-forward that is dropped in
+            training.
+        memory: Tokens before a segment whose hidden states it attends to, without gradient, as in
+            Transformer-XL; 0 for none, true for as many as the pattern sees.
+        eval_memory: The same in validation and test; None takes `memory`.
+        memory_keys: Keep keys and values instead of hidden states in validation and test: the same
+            numbers in less time and more room. Training always keeps hidden states.
         kernel: Attention kernel; auto takes the fastest by declared rates, tune by measurement.
         checkpointing: Compute the inside of each layer twice instead of keeping it: less memory,
             more time.
@@ -75,11 +87,17 @@ class LanguageModel(ScoredModule):
         heads: int = 8,
         width: int = 256,
         feedforward_width: int | None = None,
-        positions: Literal["rotary", "learned"] = "rotary",
+        positions: Literal["rotary", "transformer-xl", "learned"] = "rotary",
         max_length: int | None = None,
+        norm: Literal["pre", "post"] = "pre",
+        activation: str = "gelu",
+        feedforward_biases: bool = False,
         dropout: float = 0.1,
         attention_dropout: float = 0.0,
-        memory: bool = False,
+        feedforward_dropout: float = 0.0,
+        memory: int | bool = 0,
+        eval_memory: int | None = None,
+        memory_keys: bool = False,
         kernel: str = "auto",
         checkpointing: bool = False,
         compile: bool = False,
@@ -109,15 +127,22 @@ class LanguageModel(ScoredModule):
             feedforward_width=feedforward_width,
             positions=positions,
             max_length=max_length,
+            norm=norm,
+            activation=activation,
+            feedforward_biases=feedforward_biases,
             dropout=dropout,
             attention_dropout=attention_dropout,
+            feedforward_dropout=feedforward_dropout,
             checkpointing=checkpointing,
             kernel=kernel,
         )
-        if memory:
-            self.net.memory_lengths()  # refuses patterns that allow none
+        if isinstance(memory, bool):
+            memory = self._whole_reach() if memory else 0
+            self.save_hyperparameters({"memory": memory})
+        self._memories = Memories(memory, eval_memory, keys=memory_keys)
+        if self._memories.longest:
+            self.net.memory_lengths(self._memories.longest)  # refuses patterns that allow none
         self.window_scale = 1.0
-        self._memories = Memories() if memory else None
 
     # ---------------------------------------------------------------- the network
 
@@ -157,24 +182,34 @@ class LanguageModel(ScoredModule):
         return logits
 
     def generate(self, prompt_ids: Tensor, max_new: int, **sampling: Any) -> Iterator[Tensor]:
-        """Continue a prompt token by token; see `lit_modules.generation.generate`."""
-        return generate(self.decoder, prompt_ids, max_new, **sampling)
+        """Continue a prompt token by token; see `lit_modules.generation.generate`.
+
+        A model with memory sees as many tokens before each as it remembers in evaluation.
+        """
+        memory = self._memories.tokens("test") or None
+        return generate(self.decoder, prompt_ids, max_new, memory=memory, **sampling)
+
+    def _whole_reach(self) -> int:
+        reaches = self.net.reaches()
+        limited = [reach for reach in reaches if reach is not None]
+        if len(limited) < len(reaches):
+            raise ValueError(
+                "memory must be an int >= 0, in tokens, got True with a pattern without limit: "
+                f"{self.pattern!r}"
+            )
+        return max(limited)
 
     # ---------------------------------------------------------------- steps
 
     def score(self, batch: Batch, part: str) -> tuple[Tensor, Tensor, Tensor]:
         """Return the nats, scored tokens and units of a batch, each a sum."""
         self.check_ids(batch["input_ids"])
-        memories = self._memories
-        given: dict[str, Any] = {}
-        if memories is not None:
-            given = memories.recall(part, batch)
-            given["keep"] = self.decoder.memory_lengths()
+        given: dict[str, Any] = {"restarts": _restarts(batch)}
         if "segment_ids" in batch:
             given["segment_ids"] = batch["segment_ids"]
+        given |= self._memories.recall(part, batch, self.decoder)
         out = self.decoder(batch["input_ids"], **given)
-        if memories is not None:
-            memories.store(part, out.memory, batch["input_ids"].shape[1])
+        self._memories.store(part, out.memory, batch)
         nats = total_nats(out.logits.flatten(0, 1), batch["labels"].flatten())
         tokens = (batch["labels"] != NOT_SCORED).sum()
         return nats, tokens, units_scored(batch, tokens)
@@ -212,43 +247,44 @@ class LanguageModel(ScoredModule):
     def training_flops_of(self, batch: Batch) -> int:
         """Return the floating-point operations of a training step that the model calls for."""
         net, ids = self.decoder, batch["input_ids"]
+        memory = self._memories.tokens("train")
+        # The second product of a score with Transformer-XL's positions is one more of queries with
+        # keys, beside that with values.
+        products = 1.5 if net.relative is not None else 1.0
         return training_flops(
             net.pattern,
             batch=ids.shape[0],
             length=ids.shape[1],
             layers=len(net.blocks),
             heads=net.heads,
-            head_dim=net.head_dim,
+            head_dim=int(net.head_dim * products),
             matmul_weights=net.matmul_weights,
-            memory_lengths=net.memory_lengths() if self._memories is not None else None,
+            memory_lengths=net.memory_lengths(memory) if memory else None,
+            memory_weights=2 * (net.heads * net.head_dim) ** 2,
         )
 
     # ---------------------------------------------------------------- memory and checkpoints
 
     def on_train_start(self) -> None:
         """Move a loaded memory to the device of the model."""
-        if self._memories is not None:
-            self._memories.to(self.device)
+        self._memories.to(self.device)
 
     def on_validation_epoch_start(self) -> None:
         """Clear the memory of the validation part."""
-        if self._memories is not None:
-            self._memories.reset("val")
+        self._memories.reset("val")
 
     def on_test_epoch_start(self) -> None:
         """Clear the memory of the test part."""
-        if self._memories is not None:
-            self._memories.reset("test")
+        self._memories.reset("test")
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Record the memory at each optimizer step, from which a resumed run continues."""
-        if self._memories is not None:
-            self._memories.note(self.trainer.global_step)
+        self._memories.note(self.trainer.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the scale of the windows and the memory of every process."""
         state: dict[str, Any] = {"window_scale": self.window_scale}
-        if self._memories is not None:
+        if self._memories.tokens("train"):
             state["memory"] = self._memories.state_dict(self.trainer.global_step)
         checkpoint["language_model"] = state
 
@@ -256,8 +292,19 @@ class LanguageModel(ScoredModule):
         """Restore the scale of the windows and this process's memory."""
         state = checkpoint.get("language_model", {})
         self.set_window_scale(state.get("window_scale", 1.0))
-        if self._memories is not None and "memory" in state:
-            self._memories.load_state_dict(state["memory"], self.global_rank)
+        if self._memories.tokens("train"):
+            self._memories.load_state_dict(state.get("memory", []), self.global_rank)
+
+
+def _restarts(batch: Batch) -> Tensor | None:
+    """Return where documents begin, None where no token of a row has something before that."""
+    marks = batch.get("restarts")
+    if marks is None:
+        return None
+    behind = marks[:, 1:].any()
+    if "continues" in batch:
+        behind = behind | (marks[:, 0] & batch["continues"]).any()
+    return marks if bool(behind) else None
 
 
 def _lengths(batch: Batch) -> list[int]:

@@ -30,11 +30,15 @@ class LanguageModelBatch(_Always, total=False):
         units_scored: int64 (batch,), how many units of text (the `unit` of the data set: bytes) the
             scored labels of a row stand for. Absent where every token is one unit.
         continues: bool (batch,), whether this row continues where the same row of the previous
-            batch ended, so that memory of it may be used. Absent where rows are unrelated.
+            batch ended, in the same document, so that memory of it may be used. Absent where rows
+            are unrelated.
+        restarts: bool (batch, length), True at the first token of a document: what is before it, in
+            the row or in memory, is another document's. Absent where `continues` is.
     """
 
     units_scored: Tensor
     continues: Tensor
+    restarts: Tensor
 
 
 class _MaskedAlways(TypedDict):
@@ -67,22 +71,33 @@ class Window(NamedTuple):
         tokens: int64 (n + 1,): n inputs and the token after them; may be empty.
         scored: How many of the predictions, counted from the end, are scored.
         units: int64 (n + 1,), the units of text of each token; None where each is one.
+        restarts: bool (n,), which of the inputs are the first tokens of documents; None where
+            documents are not told apart.
     """
 
     tokens: Tensor
     scored: int
     units: Tensor | None = None
+    restarts: Tensor | None = None
 
 
 def collate(
     windows: Sequence[Window], length: int, continues: bool | None = None
 ) -> LanguageModelBatch:
-    """Make a batch (len(windows), length); shorter windows are padded at the end with token 0."""
+    """Make a batch (len(windows), length); shorter windows are padded at the end with token 0.
+
+    Args:
+        windows: The rows.
+        length: Inputs of a row.
+        continues: Whether the rows continue those of the batch before, except where a document
+            begins; None where they are unrelated.
+    """
     rows = len(windows)
     input_ids = torch.zeros(rows, length, dtype=torch.int64)
     labels = torch.full((rows, length), IGNORE, dtype=torch.int64)
     units = torch.zeros(rows, dtype=torch.int64)
     counted = False
+    restarts = torch.zeros(rows, length, dtype=torch.bool)
     for row, window in enumerate(windows):
         n = max(len(window.tokens) - 1, 0)
         first = n - window.scored
@@ -91,9 +106,12 @@ def collate(
         if window.units is not None:
             counted = True
             units[row] = window.units[first + 1 : n + 1].sum()
+        if window.restarts is not None:
+            restarts[row, :n] = window.restarts[:n]
     batch = LanguageModelBatch(input_ids=input_ids, labels=labels)
     if counted:
         batch["units_scored"] = units
     if continues is not None:
-        batch["continues"] = torch.full((rows,), continues)
+        batch["continues"] = ~restarts[:, 0] if continues else torch.zeros(rows, dtype=torch.bool)
+        batch["restarts"] = restarts
     return batch

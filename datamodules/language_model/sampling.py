@@ -11,6 +11,7 @@ from math import ceil
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from datamodules.language_model.batch import LanguageModelBatch, Window, collate
 from datamodules.loading.draws import (
@@ -32,10 +33,17 @@ __all__ = [
 
 
 class Split(NamedTuple):
-    """The tokens of one split, and the units of text of each where they differ from one."""
+    """The tokens of one split.
+
+    Attributes:
+        tokens: All documents, one after the other.
+        units: The units of text of each token; None where each is one.
+        starts: int64, ascending: the first token of each document, that of the first included.
+    """
 
     tokens: TokenFile
     units: TokenFile | None = None
+    starts: Tensor = torch.zeros(1, dtype=torch.int64)
 
     def window(self, start: int, inputs: int, scored: int) -> Window:
         """Return `inputs` tokens from `start` on and the one after them."""
@@ -47,6 +55,14 @@ class Split(NamedTuple):
         """As `window`, all scored, going on at the beginning where the split ends."""
         units = self.units.read_around(start, inputs + 1) if self.units is not None else None
         return Window(self.tokens.read_around(start, inputs + 1), inputs, units)
+
+    def restarts(self, start: int, inputs: int) -> Tensor:
+        """Return which of `inputs` tokens from `start` on begin a document, bool (inputs,).
+
+        Tokens after the end of the split are those at its beginning.
+        """
+        places = torch.arange(start, start + inputs) % max(len(self.tokens), 1)
+        return torch.isin(places, self.starts)
 
     @property
     def targets(self) -> int:
@@ -92,7 +108,8 @@ class Streams:
     """Each row reads its own part of the split from beginning to end, `length` inputs at a time.
 
     Every pass begins at another place of the split, drawn from seed, stage and pass; the tokens
-    after the end of the split are those at its beginning. Arguments as in `RandomWindows`.
+    after the end of the split are those at its beginning. Where a document begins, the stream
+    begins anew. Arguments as in `RandomWindows`.
     """
 
     split: Split
@@ -112,16 +129,17 @@ class Streams:
         return max(1, self.row_tokens // self.length)
 
     def __getitem__(self, number: int) -> LanguageModelBatch:
-        """Return batch `number`; `continues` is false at the beginning of a pass."""
+        """Return batch `number`; `continues` is false at the beginning of a pass or document."""
         turn, segment = divmod(number, len(self))
         shift = torch.randint(
             len(self.split.tokens), (), generator=generator("streams", self.seed, self.stage, turn)
         )
         begin = int(shift) + segment * self.length
-        windows = [
-            self.split.window_around(begin + row * self.row_tokens, self.length)
-            for row in self.shard.rows(self.rows)
-        ]
+        windows = []
+        for row in self.shard.rows(self.rows):
+            start = begin + row * self.row_tokens
+            window = self.split.window_around(start, self.length)
+            windows.append(window._replace(restarts=self.split.restarts(start, self.length)))
         return collate(windows, self.length, continues=segment > 0)
 
 
@@ -173,8 +191,8 @@ class EvaluationWindows:
 class EvaluationStreams:
     """The split cut into `rows` parts, each read from beginning to end, `length` inputs at a time.
 
-    For models with memory: `continues` is true but in the first batch. Each token is scored exactly
-    once. Arguments as in `EvaluationWindows`.
+    For models with memory: `continues` is true but in the first batch and where a document begins.
+    Each token is scored exactly once. Arguments as in `EvaluationWindows`.
     """
 
     split: Split
@@ -197,6 +215,7 @@ class EvaluationStreams:
         for row in self.shard.rows(self.rows):
             end = min((row + 1) * self.row_tokens, self.split.targets)
             start = row * self.row_tokens + number * self.length
-            inputs = min(self.length, end - start)
-            windows.append(self.split.window(start, max(inputs, 0), max(inputs, 0)))
+            inputs = max(min(self.length, end - start), 0)
+            window = self.split.window(start, inputs, inputs)
+            windows.append(window._replace(restarts=self.split.restarts(start, inputs)))
         return collate(windows, self.length, continues=number > 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import json
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
 from datamodules.files.cache import cache_root, cached_folder, digest_of
@@ -29,7 +31,7 @@ from datamodules.tokenizers.token_file import TokenFile, width_for
 __all__ = ["TextData", "tokenizer_for"]
 
 # Part of the key of every token file: to be changed with the way they are written.
-_FORMAT = 1
+_FORMAT = 2
 
 
 def tokenizer_for(path: str | None) -> Tokenizer:
@@ -49,7 +51,10 @@ class TextData(LanguageModelData):
         eval_step: Tokens by which a window is further than the one before; it scores its last
             `eval_step` tokens. None takes `eval_length`, so that windows do not overlap.
         stream: Whether each row of a batch continues where it ended in the batch before, for models
-            with a memory of the previous segment. Otherwise training sequences begin anywhere.
+            with a memory of previous segments. Where a document (a file, or a part of one that lies
+            in a split) begins, the stream begins anew: the batch marks the place. Otherwise
+            training sequences begin anywhere, and may hold the end of one document and the
+            beginning of another.
         cache_dir: Where token files are kept; None takes the user's cache folder.
         **kwargs: As in `LanguageModelData`: sequence_length, batch_size, eval_batch_size, seed,
             num_workers.
@@ -129,7 +134,11 @@ class TextData(LanguageModelData):
         width = width_for(self.vocabulary_size)
         for split in json.loads((folder / "splits.json").read_text()):
             units = TokenFile(folder / f"{split}.units", 4) if self.tokenizer.counts_units else None
-            self._splits[split] = Split(TokenFile(folder / f"{split}.tokens", width), units)
+            tokens = TokenFile(folder / f"{split}.tokens", width)
+            starts = torch.frombuffer(
+                bytearray((folder / f"{split}.starts").read_bytes()), dtype=torch.int64
+            )
+            self._splits[split] = Split(tokens, units, starts)
 
     def split(self, split: str) -> Split | None:
         """Return the tokens of a split, or None if the data set has no such split."""
@@ -235,12 +244,16 @@ class TextData(LanguageModelData):
         return self.tokenizer.special_token(self.separator)
 
     def _write(self, folder: Path, sections: Mapping[SplitName, Sequence[Section]]) -> None:
+        width = width_for(self.vocabulary_size)
         for split, parts in sections.items():
+            starts = array.array("q")
             with (
                 (folder / f"{split}.tokens").open("wb") as tokens,
                 (folder / f"{split}.units").open("wb") as units,
             ):
                 for index, section in enumerate(parts):
+                    # The separator is the first token of what comes after it.
+                    starts.append(tokens.tell() // width)
                     between = self.separator.encode() if index else b""
                     special = self._special_separator() if index else None
                     if special is not None:
@@ -252,6 +265,7 @@ class TextData(LanguageModelData):
                     for part in self.tokenizer.encode_pieces(pieces, source, offset):
                         tokens.write(part.ids)
                         units.write(part.units or b"")
+            (folder / f"{split}.starts").write_bytes(starts.tobytes())
             if not self.tokenizer.counts_units:
                 (folder / f"{split}.units").unlink()
         (folder / "splits.json").write_text(json.dumps(list(sections)))

@@ -13,12 +13,15 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from lit_modules.callbacks.strict_json import dumps
+
 __all__ = ["WritePredictions", "read_rows"]
 
 
 class WritePredictions(Callback):
     """Writes what `predict_step` returns to `predictions.jsonl` in the run folder.
 
+    A number that is not finite, as the score of an answer where there is no text, is null.
     Token ids become text through the data set's `decode`. Several processes write a file each, and
     the first joins them in the order of the data: of each batch, the parts of all processes one
     after the other. From the predictions of a task, which are mappings, the data set then makes its
@@ -55,7 +58,7 @@ class WritePredictions(Callback):
         decode = getattr(trainer.datamodule, "decode", None)  # type: ignore[attr-defined]
         with open(self._file(trainer), "a", encoding="utf-8") as file:
             for row in outputs:
-                file.write(json.dumps(_record(row, decode), ensure_ascii=False) + "\n")
+                file.write(dumps(_record(row, decode)) + "\n")
         if trainer.world_size > 1:
             with open(self._batches(trainer), "a", encoding="utf-8") as counts:
                 counts.write(f"{len(outputs)}\n")

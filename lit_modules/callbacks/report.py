@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
+from lit_modules.callbacks.strict_json import dumps
 from lit_modules.training.stages import table_of
 
 __all__ = ["Report", "print_table"]
@@ -73,7 +73,7 @@ class Report(Callback):
         print_table("Figures", [(name, _text(value)) for name, value in figures.items()])
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(self.folder / "figures.json", "w", encoding="utf-8") as file:
-            json.dump(figures, file, indent=2)
+            file.write(dumps(figures, indent=2))
 
     def _write_sample(self, trainer: Trainer, pl_module: LightningModule) -> str:
         """Let the model continue the test part; the new text is in brackets."""

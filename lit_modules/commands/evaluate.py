@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +10,7 @@ from jsonargparse import ActionConfigFile, set_parsing_settings
 from lightning.pytorch import LightningDataModule
 
 from lit_modules.callbacks.report import print_table
+from lit_modules.callbacks.strict_json import dumps
 from lit_modules.commands.errors import UsageError
 from lit_modules.commands.short_names import expand_words
 from lit_modules.commands.train import PARSER, Parser
@@ -50,7 +50,7 @@ def evaluate(words: Sequence[str], datasets: Any) -> int:
         [(n, f"{int(v):,}" if n in COUNTS else f"{v:.4f}") for n, v in figures.items()],
     )
     if given.output is not None:
-        Path(given.output).write_text(json.dumps(figures, indent=2), encoding="utf-8")
+        Path(given.output).write_text(dumps(figures, indent=2), encoding="utf-8")
     return 0
 
 

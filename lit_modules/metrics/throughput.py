@@ -26,6 +26,7 @@ def training_flops(
     head_dim: int,
     matmul_weights: int,
     memory_lengths: tuple[int, ...] | None = None,
+    memory_weights: int = 0,
 ) -> int:
     """Return the floating-point operations of one training step that the model calls for.
 
@@ -41,14 +42,17 @@ def training_flops(
         head_dim: Size of a head.
         matmul_weights: Weights that every token is multiplied by, the output projection included.
         memory_lengths: Tokens of memory before the sequence, one number per layer.
+        memory_weights: Weights of a layer that every token of memory is multiplied by.
     """
     memory_lengths = memory_lengths or (0,) * layers
     attention = sum(
         _attention_flops(pattern, length, memory, heads, head_dim, layer, layers)
         for layer, memory in enumerate(memory_lengths)
     )
-    # One product of a weight forward, two backward: with the input and with the weight.
-    return batch * (attention + 6 * matmul_weights * length)
+    # One product of a weight forward, two backward: with the input and with the weight. No gradient
+    # goes into the memory.
+    projections = 6 * matmul_weights * length + 4 * memory_weights * sum(memory_lengths)
+    return batch * (attention + projections)
 
 
 @lru_cache(maxsize=1024)

@@ -9,9 +9,9 @@ from typing import Any
 
 import sparse_patterns as sp
 from sparse_patterns.spec.binding import bind
-from sparse_patterns.spec.lookahead import look_ahead, negation_normal_form
+from sparse_patterns.spec.lookahead import negation_normal_form
 
-__all__ = ["causal", "memory_lengths", "resolve"]
+__all__ = ["causal", "check_distances", "reaches", "resolve"]
 
 PatternLike = str | Mapping[str, Any] | sp.Pattern
 """A registered name, a config (`sp.to_config`), or a pattern."""
@@ -52,8 +52,8 @@ def _is_causal(part: sp.Pattern) -> bool:
     return isinstance(part, sp.Causal) or (isinstance(part, sp.Window) and part.right == 0)
 
 
-def memory_lengths(pattern: sp.Pattern, *, heads: int, layers: int) -> tuple[int, ...]:
-    """Return how many earlier tokens some query of each layer can see: what a memory must hold.
+def reaches(pattern: sp.Pattern, *, heads: int, layers: int) -> tuple[int | None, ...]:
+    """Return how many earlier tokens some query of each layer can see.
 
     Args:
         pattern: A causal pattern.
@@ -61,15 +61,24 @@ def memory_lengths(pattern: sp.Pattern, *, heads: int, layers: int) -> tuple[int
         layers: Number of layers of the model.
 
     Returns:
-        Tokens, one number per layer.
+        Tokens, one number per layer; None where there is no limit.
+    """
+    found: list[int | None] = []
+    for layer in range(layers):
+        bound = bind(pattern, heads=heads, layer=layer, layers=layers)
+        furthest = max(0.0, *(_furthest_behind(negation_normal_form(one)) for one in bound))
+        found.append(None if math.isinf(furthest) else int(furthest))
+    return tuple(found)
+
+
+def check_distances(pattern: sp.Pattern, *, heads: int, layers: int) -> None:
+    """Refuse a pattern that does not suit a memory.
 
     Raises:
-        ValueError: What the pattern sees has no limit, or depends on more than the distance between
-            query and key, so that it means something else in each segment of a stream.
+        ValueError: What the pattern sees depends on more than the distance between query and key,
+            so that it means something else in each segment of a stream.
     """
-    lengths = []
     for layer in range(layers):
-        furthest = 0.0
         for one in bind(pattern, heads=heads, layer=layer, layers=layers):
             for atom in one.walk():
                 if not atom.children() and not isinstance(atom, _OF_DISTANCE):
@@ -77,17 +86,6 @@ def memory_lengths(pattern: sp.Pattern, *, heads: int, layers: int) -> tuple[int
                         "memory needs a pattern of distances (Window, Causal, Full, Strided), got "
                         f"{atom!r} in layer {layer}: it means other keys in each segment"
                     )
-            flat = negation_normal_form(one)
-            assert look_ahead(flat) is None, "the decoder makes its pattern causal"
-            behind = _furthest_behind(flat)
-            if math.isinf(behind):
-                raise ValueError(
-                    f"memory needs a pattern with a limit, got {one!r} in layer {layer}, which "
-                    "sees everything before the query; write Window.before(tokens)"
-                )
-            furthest = max(furthest, behind)
-        lengths.append(int(furthest))
-    return tuple(lengths)
 
 
 _OF_DISTANCE = (sp.Window, sp.Causal, sp.Full, sp.Strided)

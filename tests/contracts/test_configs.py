@@ -52,7 +52,7 @@ def table_of(file: Path) -> StageTable:
 
 
 def test_there_are_configurations() -> None:
-    assert len(LM) >= 17
+    assert len(LM) >= 19
     assert len(MLM) >= 5
     assert len(PATTERNS) >= 4
 
@@ -89,9 +89,9 @@ def test_the_model_is_as_large_as_the_paper_or_small(file: Path) -> None:
     if file.stem.endswith("-tiny") or file.stem == "stdlib":
         assert millions < 2
     else:
-        # The paper counts 41 and 102: it has relative position embeddings and biases besides.
+        # The papers count 41 and 102; Longformer has position embeddings and biases besides.
         paper = 102 if "large" in file.stem else 41
-        assert 0.9 * paper < millions <= paper
+        assert 0.9 * paper < millions < paper + 0.1
 
 
 @pytest.mark.parametrize("file", LM, ids=lambda file: file.stem)
@@ -101,6 +101,9 @@ def test_the_stages_are_as_long_as_the_paper_or_minutes(file: Path) -> None:
         assert table.tokens < 5_000_000
         return
     lengths = [stage.sequence_length for stage in table.stages]
+    if file.stem == "transformer-xl":
+        assert (lengths, table.steps, table.stages[0].batch_size) == ([512], 400_000, 22)
+        return
     assert lengths == [2048, 4096, 8192, 16384, 23040][: len(lengths)]
     totals = {"small": 570_000, "large": 395_000, "ablation": 150_000}
     assert table.steps == next(n for word, n in totals.items() if word in file.stem)

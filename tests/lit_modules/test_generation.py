@@ -55,7 +55,7 @@ def test_memory_does_not_grow_with_the_length(monkeypatch):
     net = make(sp.get("streaming", window=16, sinks=2))
     made = []
     make_caches = net.make_caches
-    monkeypatch.setattr(net, "make_caches", lambda: made.extend(make_caches()) or made)
+    monkeypatch.setattr(net, "make_caches", lambda *given: made.extend(make_caches(*given)) or made)
     sizes = []
     for count, _ in enumerate(
         generate(net, torch.zeros(1, 4, dtype=torch.int64), 1200, greedy=True)

@@ -153,7 +153,7 @@ def test_training_step_is_the_mean_over_scored_tokens(tmp_path):
 
 
 def test_weights_and_settings_load_from_a_checkpoint_of_plain_data(tmp_path):
-    model = make(pattern=sp.Window.before(3) | sp.Global((0,)), memory=False)
+    model = make(pattern=sp.Window.before(3) | sp.Global((0,)))
     run = trainer(tmp_path)
     run.fit(model, loader(batches(1)))
     model.set_window_scale(2)
@@ -194,7 +194,7 @@ def test_predict_continues_prompts(tmp_path):
 
 def test_memory_scores_segments_as_one_long_pass(tmp_path):
     data = batches(5, length=8, **STREAMS)
-    model = make(memory=True)
+    model = make(memory=5)
     [found] = trainer(tmp_path).test(model, loader(data), verbose=False)
     ids, labels = (torch.cat([batch[k] for batch in data], 1) for k in ("input_ids", "labels"))
     whole = cross_entropy(model(ids).flatten(0, 1).double(), labels.flatten())
@@ -202,6 +202,45 @@ def test_memory_scores_segments_as_one_long_pass(tmp_path):
     alone = make()
     [without] = trainer(tmp_path).test(alone, loader(data), verbose=False)
     assert abs(without["test/loss"] - found["test/loss"]) > 1e-5
+
+
+@pytest.mark.parametrize("fields", [dict(memory=5), dict(eval_memory=5, memory_keys=True)])
+def test_validation_and_test_have_a_memory_of_their_own_form(tmp_path, fields):
+    data = batches(5, length=8, **STREAMS)
+    found = [
+        trainer(tmp_path).test(make(**one), loader(data), verbose=False)[0]["test/loss"]
+        for one in (fields, dict(memory=5, eval_memory=0), dict())
+    ]
+    assert abs(found[0] - found[1]) > 1e-5
+    assert found[1] == found[2]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (dict(memory=-1), "memory must be an int >= 0, in tokens, got -1"),
+        (dict(eval_memory=1.5), "eval_memory must be an int >= 0, in tokens, got 1.5"),
+        (dict(memory_keys=True), "memory_keys is for a memory in validation and test"),
+        (dict(memory=True, pattern="full"), "got True with a pattern without limit"),
+        (dict(memory=4, pattern="streaming"), "memory needs a pattern of distances"),
+    ],
+)
+def test_a_memory_that_cannot_be_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        make(**fields)
+
+
+def test_a_memory_may_be_as_long_as_the_pattern_sees():
+    assert make(memory=True).hparams["memory"] == 5
+    assert make(memory=False).hparams["memory"] == 0
+
+
+def test_generation_sees_as_far_as_it_remembers():
+    net = make(pattern="full", memory=3)
+    limited = make(pattern=sp.Window.before(3))
+    ids = torch.randint(11, (1, 8))
+    seen = [list(model.generate(ids, 6, greedy=True)) for model in (net, limited)]
+    assert torch.equal(torch.cat(seen[0]), torch.cat(seen[1]))
 
 
 @pytest.mark.parametrize("step", [1, 3, 8])
@@ -226,12 +265,7 @@ def test_windows_with_a_step_score_as_one_long_pass(tmp_path, step):
 
 def test_memory_in_training_needs_to_know_what_a_row_continues(tmp_path):
     with pytest.raises(ValueError, match=r"needs batches with `continues`.*'input_ids', 'labels'"):
-        trainer(tmp_path).fit(make(memory=True), loader(batches(1)))
-
-
-def test_memory_refuses_a_pattern_without_limit_before_training(tmp_path):
-    with pytest.raises(ValueError, match="memory needs a pattern with a limit"):
-        trainer(tmp_path).fit(make(memory=True, pattern="full"), loader(batches(1, **STREAMS)))
+        trainer(tmp_path).fit(make(memory=5), loader(batches(1)))
 
 
 class Stop(Callback):
@@ -250,15 +284,15 @@ class Stop(Callback):
 def test_a_resumed_run_remembers_what_it_would_have_remembered(tmp_path, stop):
     data = batches(8, length=8, **STREAMS)
     whole, rest = Losses(), Losses()
-    model = make(memory=True, dropout=0.0)
+    model = make(memory=5, dropout=0.0)
     trainer(tmp_path, callbacks=[whole], accumulate_grad_batches=2).fit(model, loader(data))
     file = tmp_path / "stopped.ckpt"
     with pytest.raises(KeyError, match="stopped"):
         trainer(tmp_path, callbacks=[Stop(stop, file)], accumulate_grad_batches=2).fit(
-            make(memory=True), loader(data)
+            make(memory=5), loader(data)
         )
     state = torch.load(file, weights_only=True)
-    again = make(memory=True)
+    again = make(memory=5)
     again.load_state_dict(state["state_dict"])
     again.on_load_checkpoint(state)
     # Both checkpoints are of the second optimizer step, after four batches.
@@ -277,7 +311,7 @@ def test_compiled_and_checkpointed_training_is_plain_training(tmp_path, monkeypa
     seen = []
     for fields in ({}, {"compile": True}, {"checkpointing": True}):
         losses = Losses()
-        model = make(memory=True, **fields)
+        model = make(memory=5, **fields)
         trainer(tmp_path, callbacks=[losses]).fit(model, loader(batches(4, **STREAMS)))
         seen.append((losses.seen, list(model.state_dict())))
     for other, keys in seen[1:]:

@@ -170,7 +170,9 @@ class LabelledTexts(TaskData):
         """Return the predicted classes by name, in the format chosen."""
         rows = [{"id": p["id"], "label": self.class_names[p["label"]]} for p in predictions]
         if self.submission_format == "jsonl":
-            return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            return "".join(
+                json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows
+            )
         made = io.StringIO(newline="")
         writer = csv.DictWriter(made, ["id", "label"], lineterminator="\n")
         writer.writeheader()

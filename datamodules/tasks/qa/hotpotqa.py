@@ -206,7 +206,7 @@ class HotpotQA(TaskData):
             "answer": {p["id"]: p["answer"] for p in found},
             "sp": {p["id"]: [list(fact) for fact in p["supporting_facts"]] for p in found},
         }
-        return json.dumps(content, ensure_ascii=False)
+        return json.dumps(content, ensure_ascii=False, allow_nan=False)
 
 
 def _occurrences(page: Page, record: HotpotRecord) -> list[tuple[int, int]]:

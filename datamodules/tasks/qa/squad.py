@@ -97,7 +97,9 @@ class Squad(ExtractiveData):
 
     def submission(self, predictions: Iterable[Mapping[str, Any]]) -> str:
         """Return the official file: {question id: answer}, "" for no answer."""
-        return json.dumps({p["id"]: p["answer"] for p in predictions}, ensure_ascii=False)
+        return json.dumps(
+            {p["id"]: p["answer"] for p in predictions}, ensure_ascii=False, allow_nan=False
+        )
 
 
 def squad_records(article: Any, source: str, place: str) -> Iterator[SquadRecord | RecordError]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -202,9 +203,11 @@ class TriviaQA(ExtractiveData):
         best: dict[str, Mapping[str, Any]] = {}
         for prediction in predictions:
             id = self._submitted(prediction["id"])
-            if id not in best or prediction["score"] > best[id]["score"]:
+            if id not in best or _rank(prediction) > _rank(best[id]):
                 best[id] = prediction
-        return json.dumps({id: p["answer"] for id, p in best.items()}, ensure_ascii=False)
+        return json.dumps(
+            {id: p["answer"] for id, p in best.items()}, ensure_ascii=False, allow_nan=False
+        )
 
     def _submitted(self, id: str) -> str:
         return id if self.domain == "web" else question_of(id)
@@ -225,6 +228,12 @@ class TriviaQA(ExtractiveData):
         folder = document.path.resolve().parent
         beside = (folder.parent / "evidence", folder / "evidence")
         return next((place for place in beside if place.is_dir()), None)
+
+
+def _rank(prediction: Mapping[str, Any]) -> float:
+    """Return the score; that of an answer from no text is null in a file, and below all others."""
+    score = prediction["score"]
+    return -math.inf if score is None else float(score)
 
 
 def _listing(folder: Path) -> str:

@@ -110,7 +110,9 @@ class CandidateData(TaskData):
 
     def submission(self, predictions: Iterable[Mapping[str, Any]]) -> str:
         """Return the official file: {id: answer}."""
-        return json.dumps({p["id"]: p["answer"] for p in predictions}, ensure_ascii=False)
+        return json.dumps(
+            {p["id"]: p["answer"] for p in predictions}, ensure_ascii=False, allow_nan=False
+        )
 
 
 @register("wikihop")

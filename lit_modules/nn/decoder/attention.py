@@ -1,4 +1,4 @@
-"""Causal self-attention with rotary positions, segment memory and a rolling cache.
+"""Causal self-attention with relative positions, segment memory and a rolling cache.
 
 Shapes: B batch, H heads, L tokens of the segment, M tokens of memory, D head_dim.
 """
@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import sparse_patterns as sp
 from lit_modules.nn.decoder.embeddings import Rotary, rotate
+from lit_modules.nn.decoder.pairs import attend_pairs, shown_pairs
+from lit_modules.nn.decoder.relative import Relative
 from sparse_patterns.kernels.dispatch import check_kernel
 from sparse_patterns.nn.documents import attend_documents
 
-__all__ = ["KeysValues", "SelfAttention"]
+__all__ = ["KeysValues", "Positions", "SelfAttention"]
 
 KeysValues = tuple[Tensor, Tensor]
-"""Keys before rotation and values of one layer, each (B, H, tokens, D)."""
+"""Keys before positions are added and values of one layer, each (B, H, tokens, D)."""
+
+Positions = Rotary | Relative | None
+"""Rotations, or the features of Transformer-XL, or None for learned positions."""
 
 
 class SelfAttention(nn.Module):
@@ -30,6 +36,7 @@ class SelfAttention(nn.Module):
         layers: Number of layers of the model.
         dropout: Share of attention probabilities that is dropped in training.
         kernel: Kernel of `sparse_patterns.attention`.
+        relative: Whether positions are those of Transformer-XL, which need a projection.
     """
 
     def __init__(
@@ -42,6 +49,7 @@ class SelfAttention(nn.Module):
         layers: int,
         dropout: float = 0.0,
         kernel: str = "auto",
+        relative: bool = False,
     ) -> None:
         super().__init__()
         check_kernel(kernel)
@@ -52,74 +60,140 @@ class SelfAttention(nn.Module):
         # train.
         self.project_in = nn.Linear(width, 3 * width, bias=False)
         self.project_out = nn.Linear(width, width, bias=False)
+        self.project_positions = nn.Linear(width, width, bias=False) if relative else None
 
     def forward(
         self,
         x: Tensor,
-        rotary: Rotary | None,
+        positions: Positions,
         *,
-        memory: KeysValues | None = None,
+        memory: Tensor | KeysValues | None = None,
         memory_mask: Tensor | None = None,
         segment_ids: Tensor | None = None,
+        documents: Tensor | None = None,
         cache: sp.KeyValueCache | None = None,
     ) -> tuple[Tensor, KeysValues]:
         """Attend to the segment and to what came before it.
 
         Args:
             x: Tokens (B, L, width).
-            rotary: Rotations of the last tokens of memory and segment, at least M + L of them; None
-                for learned positions.
-            memory: Keys and values of earlier tokens, each (B, H, M, D).
+            positions: Of the last tokens of memory and segment, at least M + L of them; None for
+                learned positions.
+            memory: Earlier tokens (B, M, width), which are projected like those of the segment, or
+                their keys and values, each (B, H, M, D).
             memory_mask: bool (B, at least M), ending with the segment's predecessor; False for
                 tokens of another stream.
             segment_ids: int (B, L), for a pattern with `SameDocument()`; positions of the pattern
                 start over in each document.
+            documents: int (B, L), the number of each token's document, 0 for the one that the
+                memory is of; tokens of other documents are not seen, whatever the pattern.
             cache: Rolling cache for generation, instead of memory.
 
         Returns:
-            Tokens (B, L, width), and all keys before rotation and values, each (B, H, M + L, D).
+            Tokens (B, L, width), and all keys before positions and values, each (B, H, M + L, D).
         """
         length = x.shape[1]
+        if isinstance(memory, Tensor):
+            x = torch.cat((memory, x), dim=1)
         q, k, v = self.project_in(x).unflatten(-1, (3, self.heads, self.head_dim)).unbind(2)
+        q = q[:, q.shape[1] - length :]
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-        if memory is not None:
+        if isinstance(memory, tuple):
             k, v = torch.cat((memory[0], k), dim=2), torch.cat((memory[1], v), dim=2)
         kept = (k, v)
-        if rotary is not None:
-            # Keys are stored unrotated and rotated here: only differences of positions matter, and
-            # counted from the start of the memory they stay small however long the stream is.
-            q = rotate(q, _last(rotary, length))
-            k = rotate(k, _last(rotary, k.shape[2]))
-        if cache is not None:
-            out = cache.attend(q, k, v, kernel=self.kernel)
-        elif segment_ids is not None and sp.SameDocument() in self.pattern.walk():
-            out = attend_documents(
-                q,
-                k,
-                v,
-                self.pattern,
-                segment_ids,
-                layer=self.layer,
-                layers=self.layers,
-                dropout_p=self.dropout if self.training else 0.0,
-                kernel=self.kernel,
-            )
-        else:
-            attended = sp.attention(
-                q,
-                k,
-                v,
-                self.pattern,
-                layer=self.layer,
-                layers=self.layers,
-                key_mask=_key_mask(memory_mask, length, k.shape[2]),
-                segment_ids=segment_ids,
-                dropout_p=self.dropout if self.training else 0.0,
-                kernel=self.kernel,
-            )
-            assert isinstance(attended, Tensor)
-            out = attended
+        # Positions are added here and not kept: only differences matter, and counted from the start
+        # of the memory they stay small however long the stream is.
+        if isinstance(positions, Relative):
+            weight = self._weight_of_positions()
+            masked = _key_mask(memory_mask, length, k.shape[2]) is not None
+            plain = not masked and segment_ids is None and documents is None and cache is None
+            shown = self._shown(q, k, positions) if plain else None
+            if shown is not None:
+                share = self.dropout if self.training else 0.0
+                out = attend_pairs(q, k, v, positions, weight, shown, share)
+                return self.project_out(out.transpose(1, 2).flatten(2)), kept
+            q, k, v = positions.extend(q, k, v, weight)
+        elif positions is not None:
+            q = rotate(q, _last(positions, length))
+            k = rotate(k, _last(positions, k.shape[2]))
+        out = self._attend(q, k, v, memory_mask, segment_ids, documents, cache)
+        out = out[..., : self.head_dim]
         return self.project_out(out.transpose(1, 2).flatten(2)), kept
+
+    def _attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        memory_mask: Tensor | None,
+        segment_ids: Tensor | None,
+        documents: Tensor | None,
+        cache: sp.KeyValueCache | None,
+    ) -> Tensor:
+        scale = self.head_dim**-0.5
+        if cache is not None:
+            return cache.attend(q, k, v, scale=scale, kernel=self.kernel)
+        dropout = self.dropout if self.training else 0.0
+        past = k.shape[2] - q.shape[2]
+        pattern = self.pattern
+        if documents is not None and past:
+            # A memory needs a pattern of distances, so that nothing depends on where a document
+            # starts but what is hidden.
+            pattern = pattern & sp.SameDocument()
+            segment_ids = F.pad(documents, (past, 0))
+        elif documents is not None or (
+            segment_ids is not None and sp.SameDocument() in pattern.walk()
+        ):
+            ids = documents if segment_ids is None else segment_ids
+            assert ids is not None
+            return attend_documents(
+                q,
+                k,
+                v,
+                pattern,
+                ids,
+                layer=self.layer,
+                layers=self.layers,
+                scale=scale,
+                dropout_p=dropout,
+                kernel=self.kernel,
+            )
+        attended = sp.attention(
+            q,
+            k,
+            v,
+            pattern,
+            layer=self.layer,
+            layers=self.layers,
+            key_mask=_key_mask(memory_mask, q.shape[2], k.shape[2]),
+            segment_ids=segment_ids,
+            scale=scale,
+            dropout_p=dropout,
+            kernel=self.kernel,
+        )
+        assert isinstance(attended, Tensor)
+        return attended
+
+    def _shown(self, q: Tensor, k: Tensor, positions: Relative) -> Tensor | None:
+        """Return the pairs that are seen where their matrix is to be made, else None."""
+        # A kernel that was named serves; a compiled program has one form.
+        if self.kernel != "auto" or torch.compiler.is_compiling():
+            return None
+        return shown_pairs(
+            self.pattern, q, k, positions.waves.features, layer=self.layer, layers=self.layers
+        )
+
+    def _weight_of_positions(self) -> Tensor:
+        """Return the matrix `W_R` (H * D, width)."""
+        project = self.project_positions
+        assert project is not None
+        if type(project) is nn.Linear:
+            return project.weight
+        # An adapter in its place has a matrix of its own, which it shows when it is called.
+        weight = project.weight
+        unit = torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)
+        rows: Tensor = project(unit)
+        return rows.T
 
 
 def _last(rotary: Rotary, tokens: int) -> Rotary:

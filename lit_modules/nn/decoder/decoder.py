@@ -1,4 +1,4 @@
-"""The language model's network: a pre-LayerNorm transformer that predicts the next token."""
+"""The language model's network: a causal transformer that predicts the next token."""
 
 from __future__ import annotations
 
@@ -12,11 +12,19 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import sparse_patterns as sp
-from lit_modules.nn.decoder.attention import KeysValues, SelfAttention
-from lit_modules.nn.decoder.block import Block
-from lit_modules.nn.decoder.embeddings import LearnedPositions, Rotary, rotary_tables
-from lit_modules.nn.patterns import PatternLike, causal, memory_lengths, resolve
-from sparse_patterns.nn.documents import positions_in
+from lit_modules.nn.decoder.arguments import (
+    check_choices,
+    check_positions,
+    check_shares,
+    check_sizes,
+)
+from lit_modules.nn.decoder.attention import Positions, SelfAttention
+from lit_modules.nn.decoder.block import Block, FeedForward
+from lit_modules.nn.decoder.embeddings import LearnedPositions
+from lit_modules.nn.decoder.memory import LayerMemory, last_tokens, seen_of, tokens_of
+from lit_modules.nn.decoder.positions import learned, relative_of_layers, rotary_of_layers
+from lit_modules.nn.decoder.relative import RelativeBiases
+from lit_modules.nn.patterns import PatternLike, causal, check_distances, reaches, resolve
 
 __all__ = ["Decoder", "DecoderOutput"]
 
@@ -32,11 +40,12 @@ class DecoderOutput(NamedTuple):
 
     Attributes:
         logits: `(batch, length, vocabulary_size)`.
-        memory: Keys and values of each layer for the next segment, None unless asked for.
+        memory: What each layer keeps for the next segment, without gradient; None unless asked
+            for.
     """
 
     logits: Tensor
-    memory: tuple[KeysValues, ...] | None
+    memory: tuple[LayerMemory, ...] | None
 
 
 class Decoder(nn.Module):
@@ -49,10 +58,18 @@ class Decoder(nn.Module):
         width: Features of a token; a multiple of `heads`.
         feedforward_width: Features inside the feed-forward; four times `width` by default.
         pattern: What attends to what: a registered name, a config or a pattern.
-        positions: `rotary` (relative, any length) or `learned` (absolute, up to `max_length`).
+        positions: `rotary` or `transformer-xl` (both relative, of any length) or `learned`
+            (absolute, up to `max_length`).
         max_length: Tokens of the longest sequence, for learned positions.
-        dropout: Share of embeddings and of each branch's output that is dropped in training.
+        norm: `pre` normalises what goes into each branch; `post` the stream after each branch, with
+            embeddings scaled by the root of `width`, as in Transformer-XL.
+        activation: Activation of the feed-forward: gelu, relu, ...
+        feedforward_biases: Whether the feed-forward has biases.
+        dropout: Share of embeddings and of each branch's output that is dropped in training; with
+            post-norm of the last layer's output, too.
         attention_dropout: Share of attention probabilities that is dropped in training.
+        feedforward_dropout: Share of the features inside the feed-forward that is dropped in
+            training.
         checkpointing: Keep only the input of each layer and compute the rest again in the backward
             pass.
         kernel: Kernel of `sparse_patterns.attention`.
@@ -70,36 +87,46 @@ class Decoder(nn.Module):
         width: int,
         pattern: PatternLike,
         feedforward_width: int | None = None,
-        positions: Literal["rotary", "learned"] = "rotary",
+        positions: Literal["rotary", "transformer-xl", "learned"] = "rotary",
         max_length: int | None = None,
+        norm: Literal["pre", "post"] = "pre",
+        activation: str = "gelu",
+        feedforward_biases: bool = False,
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
+        feedforward_dropout: float = 0.0,
         checkpointing: bool = False,
         kernel: str = "auto",
     ) -> None:
         super().__init__()
         feedforward_width = 4 * width if feedforward_width is None else feedforward_width
-        _check_sizes(
+        check_sizes(
             vocabulary_size=vocabulary_size,
             layers=layers,
             heads=heads,
             width=width,
             feedforward_width=feedforward_width,
         )
-        _check_positions(positions, max_length, width, heads)
-        for name, share in (("dropout", dropout), ("attention_dropout", attention_dropout)):
-            if not 0 <= share < 1:
-                raise ValueError(f"{name} must be in 0..1 (1 excluded), got {share}")
+        check_positions(positions, max_length, width, heads)
+        check_choices(norm, activation)
+        check_shares(
+            dropout=dropout,
+            attention_dropout=attention_dropout,
+            feedforward_dropout=feedforward_dropout,
+        )
         self.heads, self.head_dim = heads, width // heads
         self.checkpointing = checkpointing
         self.base_pattern = self.pattern = causal(resolve(pattern))
         self.window_scale = 1.0
-        self._memory_lengths: tuple[int, ...] | None = None
+        self._reaches: tuple[int | None, ...] | None = None
+        self.post_norm = norm == "post"
         self.embedding = nn.Embedding(vocabulary_size, width)
         self.positions: LearnedPositions | None = None
         if positions == "learned":
             assert max_length is not None
             self.positions = LearnedPositions(max_length, width)
+        relative = positions == "transformer-xl"
+        self.relative = RelativeBiases(heads, self.head_dim) if relative else None
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList()
         for layer in range(layers):
@@ -111,9 +138,16 @@ class Decoder(nn.Module):
                 layers=layers,
                 dropout=attention_dropout,
                 kernel=kernel,
+                relative=relative,
             )
-            self.blocks.append(Block(attention, width, feedforward_width, dropout))
-        self.norm = nn.LayerNorm(width)
+            feedforward = FeedForward(
+                width, feedforward_width, activation, feedforward_biases, feedforward_dropout
+            )
+            self.blocks.append(
+                Block(attention, feedforward, width, dropout, post_norm=self.post_norm)
+            )
+        # With post-norm the last layer's output is normalised already.
+        self.norm = nn.Identity() if self.post_norm else nn.LayerNorm(width)
         # Counted here: a sharded parameter reports the size of its shard.
         self.matmul_weights = self.embedding.weight.numel() + sum(
             module.weight.numel() for module in self.modules() if isinstance(module, nn.Linear)
@@ -130,26 +164,36 @@ class Decoder(nn.Module):
         for module in (module for module in self.modules() if module in wanted):
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=INIT_STD)
+                if isinstance(module, nn.Linear) and module.bias is not None:
+                    nn.init.zeros_(module.bias)
             elif isinstance(module, nn.LayerNorm):
                 module.reset_parameters()
-            elif isinstance(module, LearnedPositions) and modules is not None:
+            elif isinstance(module, LearnedPositions | RelativeBiases) and modules is not None:
                 # Its constructor has drawn already.
                 module.reset_parameters()
         for block in self.blocks:
             assert isinstance(block, Block)
+            if self.post_norm:
+                break
             # Each branch adds to the stream: the sum should not grow with the depth.
             for linear in (block.attention.project_out, block.feedforward.project_out):
                 if linear in wanted:
                     nn.init.normal_(linear.weight, std=INIT_STD / math.sqrt(2 * len(self.blocks)))
-        if self.norm in wanted:
-            self._reset_norm()
+        last: nn.Module = self.norm
+        if self.post_norm:
+            block = self.blocks[-1]
+            assert isinstance(block, Block)
+            last = block.feedforward_norm
+        if last in wanted:
+            self._reset_norm(last)
 
     @torch.no_grad()
-    def _reset_norm(self) -> None:
+    def _reset_norm(self, norm: nn.Module) -> None:
         # The embedding is tied, so a plain gain of one predicts each token to follow itself. With
         # alternating signs, the products of a token's own vector cancel, and any gain trains
         # equally well.
-        weight = self.norm.weight
+        weight = norm.weight
+        assert isinstance(weight, Tensor)
         gain = FIRST_LOGIT_STD / (INIT_STD * math.sqrt(weight.numel()))
         signs = torch.arange(weight.numel(), device=weight.device) % 2 * 2 - 1
         weight.copy_(signs * min(1.0, gain))
@@ -162,32 +206,43 @@ class Decoder(nn.Module):
         """
         self.pattern = sp.scale_windows(self.base_pattern, factor)
         self.window_scale = factor
-        self._memory_lengths = None
+        self._reaches = None
         for block in self.blocks:
             assert isinstance(block, Block)
             block.attention.pattern = self.pattern
 
-    def memory_lengths(self) -> tuple[int, ...]:
-        """Return how many tokens before a segment each layer can see.
+    def reaches(self) -> tuple[int | None, ...]:
+        """Return how many earlier tokens each layer can see; None where there is no limit."""
+        if self._reaches is None:
+            self._reaches = reaches(self.pattern, heads=self.heads, layers=len(self.blocks))
+        return self._reaches
+
+    def memory_lengths(self, memory: int) -> tuple[int, ...]:
+        """Return how many tokens each layer sees of a memory of `memory` tokens.
 
         Raises:
             ValueError: The pattern does not allow a memory, or positions are learned.
         """
         if self.positions is not None:
             raise ValueError(
-                "memory needs positions='rotary': learned positions are the same in every segment"
+                "memory needs positions='rotary' or 'transformer-xl': learned positions are the "
+                "same in every segment"
             )
-        if self._memory_lengths is None:
-            self._memory_lengths = memory_lengths(
-                self.pattern, heads=self.heads, layers=len(self.blocks)
-            )
-        return self._memory_lengths
+        check_distances(self.pattern, heads=self.heads, layers=len(self.blocks))
+        return tuple(memory if n is None else min(n, memory) for n in self.reaches())
 
-    def make_caches(self) -> list[sp.KeyValueCache]:
-        """Return an empty rolling cache for each layer."""
+    def make_caches(self, memory: int | None = None) -> list[sp.KeyValueCache]:
+        """Return an empty rolling cache for each layer.
+
+        Args:
+            memory: Tokens before a token that it sees at most; None for all that the pattern shows.
+        """
         layers = len(self.blocks)
+        pattern = self.pattern
+        if memory is not None and any(n is None or n > memory for n in self.reaches()):
+            pattern = pattern & sp.Window.before(memory)
         return [
-            sp.KeyValueCache(self.pattern, heads=self.heads, layer=layer, layers=layers)
+            sp.KeyValueCache(pattern, heads=self.heads, layer=layer, layers=layers)
             for layer in range(layers)
         ]
 
@@ -195,10 +250,12 @@ class Decoder(nn.Module):
         self,
         input_ids: Tensor,
         *,
-        memory: Sequence[KeysValues] | None = None,
+        memory: Sequence[LayerMemory] | None = None,
         memory_mask: Tensor | None = None,
-        keep: Sequence[int] | None = None,
+        keep: int | None = None,
+        keep_keys: Sequence[int] | None = None,
         segment_ids: Tensor | None = None,
+        restarts: Tensor | None = None,
         caches: Sequence[sp.KeyValueCache] | None = None,
         last_only: bool = False,
     ) -> DecoderOutput:
@@ -206,86 +263,75 @@ class Decoder(nn.Module):
 
         Args:
             input_ids: int64 `(batch, length)`.
-            memory: Keys and values of the segment before, from an earlier output.
+            memory: What was kept of the tokens before, from an earlier output.
             memory_mask: bool `(batch, longest memory)`, False for tokens of another stream.
-            keep: Tokens of memory to return for each layer (see `memory_lengths`); None for no
-                memory.
+            keep: Tokens before the next segment whose hidden states are returned: what comes into
+                each layer, `(batch, tokens, width)`. The next segment projects them with the
+                weights of its time. None for no memory.
+            keep_keys: Tokens whose keys and values are returned instead, one number per layer (see
+                `memory_lengths`). The same numbers as long as weights do not change.
             segment_ids: int `(batch, length)`, for a pattern with `SameDocument()`; positions start
                 over in each document, so that it has the numbers of a run of its own.
+            restarts: bool `(batch, length)`, True at the first token of a document: it and those
+                after it see nothing before it, neither in the segment nor in the memory.
             caches: Rolling caches of each layer; the ids continue what the caches have seen.
             last_only: Return logits of the last position alone, `(batch, 1, vocabulary_size)`.
+
+        Raises:
+            ValueError: Both `segment_ids` and `restarts` are given, or both kinds of memory.
         """
+        if segment_ids is not None and restarts is not None:
+            raise ValueError("documents are marked by segment_ids or by restarts, got both")
+        if keep is not None and keep_keys is not None:
+            raise ValueError("memory is of hidden states (keep) or of keys (keep_keys), got both")
+        documents = None if restarts is None else restarts.long().cumsum(1)
         start = caches[0].position if caches else 0
         x = self.embedding(input_ids)
-        rotary = self._rotary(input_ids, start, memory, x.dtype)
+        if self.post_norm:
+            x = x * math.sqrt(x.shape[-1])
+        used = [None] * len(self.blocks) if memory is None else seen_of(memory, self.reaches())
+        positions = self._positions_of_layers(input_ids, start, used, caches is not None)
         if self.positions is not None:
-            x = x + self._learned(self.positions, input_ids, start, segment_ids)
+            ids = segment_ids if documents is None else documents
+            x = x + learned(self.positions, input_ids, start, ids)
         x = self.dropout(x)
-        kept = []
+        kept: list[LayerMemory] = []
         for layer, block in enumerate(self.blocks):
+            if keep is not None:
+                earlier = memory[layer] if memory else None
+                assert earlier is None or isinstance(earlier, Tensor)
+                kept.append(last_tokens(x if earlier is None else torch.cat((earlier, x), 1), keep))
             given: dict[str, Any] = {
-                "memory": memory[layer] if memory else None,
+                "memory": used[layer],
                 "memory_mask": memory_mask,
                 "segment_ids": segment_ids,
+                "documents": documents,
                 "cache": caches[layer] if caches else None,
             }
             if self.checkpointing and self.training and torch.is_grad_enabled():
-                x, pair = checkpoint(block, x, rotary, use_reentrant=False, **given)
+                x, pair = checkpoint(block, x, positions[layer], use_reentrant=False, **given)
             else:
-                x, pair = block(x, rotary, **given)
-            if keep is not None:
-                kept.append(_tail(pair, keep[layer]))
+                x, pair = block(x, positions[layer], **given)
+            if keep_keys is not None:
+                tokens = keep_keys[layer]
+                kept.append((last_tokens(pair[0], tokens), last_tokens(pair[1], tokens)))
         x = self.norm(x[:, -1:] if last_only else x)
+        if self.post_norm:
+            x = self.dropout(x)
         return DecoderOutput(F.linear(x, self.embedding.weight), tuple(kept) if kept else None)
 
-    @staticmethod
-    def _learned(
-        positions: LearnedPositions, ids: Tensor, start: int, segment_ids: Tensor | None
-    ) -> Tensor:
-        """Return the vectors of all tokens, counted from the start of each document."""
-        if segment_ids is None or not ids.shape[1]:
-            return positions(start, ids.shape[1])
-        places = positions_in(segment_ids)
-        vectors: Tensor = positions(start, int(places.max()) + 1)
-        return vectors[places]
-
-    def _rotary(
-        self, ids: Tensor, start: int, memory: Sequence[KeysValues] | None, dtype: torch.dtype
-    ) -> Rotary | None:
+    def _positions_of_layers(
+        self, ids: Tensor, start: int, used: Sequence[LayerMemory | None], cached: bool
+    ) -> list[Positions]:
+        """Return what the attention of each layer takes as positions."""
         if self.positions is not None:
-            return None
-        longest = max(keys.shape[2] for keys, _ in memory) if memory else 0
-        positions = torch.arange(start, start + longest + ids.shape[1], device=ids.device)
-        return rotary_tables(positions, self.head_dim, dtype)
-
-
-def _tail(pair: KeysValues, tokens: int) -> KeysValues:
-    """Return the last tokens of keys and values, without gradient and in storage of their own."""
-    keys, values = pair
-    start = max(0, keys.shape[2] - tokens)
-    return keys[:, :, start:].detach().clone(), values[:, :, start:].detach().clone()
-
-
-def _check_sizes(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ValueError(f"{name} must be an int >= 1, got {size!r}")
-    if sizes["width"] % sizes["heads"]:
-        raise ValueError(
-            f"width must be a multiple of heads ({sizes['heads']}), got {sizes['width']}"
-        )
-
-
-def _check_positions(positions: str, max_length: int | None, width: int, heads: int) -> None:
-    if positions not in ("rotary", "learned"):
-        raise ValueError(f"positions must be 'rotary' or 'learned', got {positions!r}")
-    if positions == "rotary" and width // heads % 2:
-        raise ValueError(
-            f"positions='rotary' needs an even head size (width / heads), got {width // heads}"
-        )
-    if positions == "learned" and (max_length is None or max_length < 1):
-        raise ValueError(f"positions='learned' needs max_length >= 1, got {max_length}")
-    if positions == "rotary" and max_length is not None:
-        raise ValueError(
-            f"max_length is for positions='learned'; rotary has no limit, got {max_length}"
+            return [None] * len(self.blocks)
+        held = [0 if one is None else tokens_of(one) for one in used]
+        dtype = self.embedding.weight.dtype
+        if self.relative is None:
+            return rotary_of_layers(held, start, ids, self.head_dim, dtype)
+        width = self.embedding.embedding_dim
+        reaches = self.reaches()
+        return relative_of_layers(
+            held, start, ids, self.relative, width, reaches, dtype, cached=cached
         )

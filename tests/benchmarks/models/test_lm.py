@@ -20,7 +20,7 @@ def gradients(step: TrainingStep) -> dict[str, Tensor]:
 def test_windows_are_those_of_the_last_stage() -> None:
     decoder = STEPS["ours"](32).decoder
     assert decoder.window_scale == 4
-    assert decoder.memory_lengths() == (64, 102, 322, 1024)
+    assert decoder.reaches() == (64, 102, 322, 1024)
 
 
 def test_dense_attention_is_that_of_the_causal_pattern() -> None:

@@ -12,6 +12,7 @@ def test_labels_are_shifted_and_the_rest_is_not_scored() -> None:
     assert batch["input_ids"].dtype == batch["labels"].dtype == torch.int64
     assert "units_scored" not in batch
     assert "continues" not in batch
+    assert "restarts" not in batch
 
 
 def test_units_count_scored_labels_only() -> None:
@@ -21,6 +22,13 @@ def test_units_count_scored_labels_only() -> None:
     assert batch["labels"][1].tolist() == [IGNORE] * 3
 
 
-def test_continues_holds_for_all_rows() -> None:
+def test_a_row_continues_unless_a_document_begins() -> None:
     window = Window(torch.arange(3), 2)
-    assert collate([window, window], 2, continues=True)["continues"].tolist() == [True, True]
+    begins = window._replace(restarts=torch.tensor([True, False]))
+    batch = collate(
+        [window, begins, window._replace(restarts=torch.tensor([False, True]))], 3, True
+    )
+    assert batch["continues"].tolist() == [True, False, True]
+    assert batch["restarts"].int().tolist() == [[0, 0, 0], [1, 0, 0], [0, 1, 0]]
+    first = collate([window, begins], 2, continues=False)
+    assert first["continues"].tolist() == [False, False]

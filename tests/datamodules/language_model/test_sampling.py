@@ -23,11 +23,13 @@ from datamodules.tokenizers.token_file import TokenFile
 def make_split(tmp_path: Path):
     """Makes splits whose token at position i is i, and stands for i % 3 + 1 units."""
 
-    def make(length: int, with_units: bool = False) -> Split:
+    def make(length: int, with_units: bool = False, starts: tuple[int, ...] = (0,)) -> Split:
         (tmp_path / "t").write_bytes(array.array("H", range(length)).tobytes())
         (tmp_path / "u").write_bytes(array.array("I", (i % 3 + 1 for i in range(length))).tobytes())
         return Split(
-            TokenFile(tmp_path / "t", 2), TokenFile(tmp_path / "u", 4) if with_units else None
+            TokenFile(tmp_path / "t", 2),
+            TokenFile(tmp_path / "u", 4) if with_units else None,
+            torch.tensor(starts),
         )
 
     return make
@@ -110,6 +112,32 @@ def test_streams_are_consecutive_from_batch_to_batch(make_split) -> None:
     assert ((rows.diff(dim=1) == 1) | (rows.diff(dim=1) == -100)).all(), "only the end wraps"
     assert rows.unique().numel() == 96, "rows do not overlap"
     assert batches[4]["input_ids"][0, 0] != batches[0]["input_ids"][0, 0], "passes begin elsewhere"
+
+
+STARTS = (0, 5, 6, 40, 77)
+
+
+@pytest.mark.parametrize("kind", [Streams, EvaluationStreams])
+def test_streams_say_where_a_document_begins(make_split, kind) -> None:
+    split = make_split(101, starts=STARTS)
+    source = kind(split, 6, 4, **({"seed": 0} if kind is Streams else {}))
+    seen = []
+    for number in range(len(source)):
+        batch = source[number]
+        real = batch["labels"] != IGNORE
+        begins = torch.isin(batch["input_ids"], torch.tensor(STARTS)) & real
+        assert torch.equal(batch["restarts"], begins)
+        assert torch.equal(batch["continues"], ~begins[:, 0] & (number > 0))
+        seen += batch["input_ids"][begins].tolist()
+    assert sorted(seen) == sorted(set(seen))
+    assert set(seen) <= set(STARTS)
+    assert len(seen) >= 4, "the rows of a pass leave a few tokens out"
+
+
+def test_the_end_of_the_text_and_its_beginning_are_two_documents(make_split) -> None:
+    source = Streams(make_split(20), length=19, rows=1, seed=0)
+    batch = source[0]
+    assert batch["restarts"].int().argmax() == (batch["input_ids"] == 0).int().argmax() > 0
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,27 @@ def test_test_and_predict_cover_the_test_split(path: Path, stream: bool) -> None
         assert sorted(found) == sorted(i % 125 for i in range(951, 1000))
 
 
+def test_a_stream_begins_anew_in_each_file(tmp_path: Path) -> None:
+    """The separator is the first token of the file after it."""
+    for name, size in (("a", 30), ("b", 3), ("c", 27)):
+        (tmp_path / name).write_text(name * size)
+    data = TextFiles(
+        [str(tmp_path / name) for name in "abc"],
+        **dict(sequence_length=8, batch_size=1, stream=True, val_fraction=0, test_fraction=0.5),
+    )
+    data.setup()
+    train, test = data.split("train"), data.split("test")
+    assert train is not None
+    assert test is not None
+    assert bytes(train.tokens.read(0, 99).tolist()) == b"a" * 30
+    assert bytes(test.tokens.read(0, 99).tolist()) == b"bbb\n" + b"c" * 27
+    assert test.starts.tolist() == [0, 3]
+    source = data.eval_source("test", ALONE)
+    assert source is not None
+    assert source[0]["restarts"][0].int().tolist() == [1, 0, 0, 1, 0, 0, 0, 0]
+    assert [bool(source[number]["continues"]) for number in range(4)] == [False, True, True, True]
+
+
 def test_token_files_are_keyed_by_content_and_settings(path: Path, cache: Path) -> None:
     def folders() -> int:
         return len([p for p in cache.iterdir() if p.name.startswith("textfiles-")])

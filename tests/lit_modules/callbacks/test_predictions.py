@@ -42,6 +42,16 @@ def test_tokens_become_text_and_mappings_stay(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("submission*"))
 
 
+def test_a_score_that_is_not_finite_is_null(tmp_path: Path) -> None:
+    """As that of an answer to an empty example."""
+    callback, run = WritePredictions(tmp_path), trainer(Data())
+    callback.on_predict_start(run, None)  # type: ignore[arg-type]
+    rows = [{"id": "q", "answer": "", "score": -float("inf"), "no_answer_score": 1.0}]
+    callback.on_predict_batch_end(run, None, rows)  # type: ignore[arg-type]
+    [line] = (tmp_path / "predictions.jsonl").read_text().splitlines()
+    assert line == '{"id": "q", "answer": "", "score": null, "no_answer_score": 1.0}'
+
+
 @pytest.mark.parametrize(
     ("content", "name"),
     [('{"a": 1}', ".json"), ('{"a": 1}\n{"b": 2}', ".jsonl"), ("a true 0.5", ".txt")],

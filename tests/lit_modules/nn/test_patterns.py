@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import sparse_patterns as sp
-from lit_modules.nn.patterns import causal, memory_lengths, resolve
+from lit_modules.nn.patterns import causal, check_distances, reaches, resolve
 
 NOT_CAUSAL = [
     sp.Full(),
@@ -58,20 +58,14 @@ def test_unknown_name_is_refused_with_a_suggestion():
         (sp.PerLayer(sp.Window.before(0), sp.Window.before(2) | sp.Window.before(7)), (0, 7)),
         (sp.Strided(3) & sp.Window.before(10), (10, 10)),
         (sp.Window.before(10) & ~sp.Window.before(3), (10, 10)),
+        (sp.PerLayer(sp.Window.before(2), sp.Causal()), (2, None)),
     ],
 )
-def test_memory_is_as_long_as_a_layer_sees(pattern, expected):
-    assert memory_lengths(pattern, heads=2, layers=2) == expected
-
-
-def test_memory_of_a_pattern_without_limit_is_refused():
-    with pytest.raises(
-        ValueError, match=r"needs a pattern with a limit, got Causal\(\) in layer 1"
-    ):
-        memory_lengths(sp.PerLayer(sp.Window.before(2), sp.Causal()), heads=1, layers=2)
+def test_a_layer_reaches_as_far_as_it_sees(pattern, expected):
+    assert reaches(pattern, heads=2, layers=2) == expected
 
 
 @pytest.mark.parametrize("name", ["streaming", "sparse-transformer-fixed", "bigbird"])
 def test_memory_of_a_pattern_of_places_is_refused(name):
     with pytest.raises(ValueError, match="means other keys in each segment"):
-        memory_lengths(causal(sp.get(name)), heads=2, layers=1)
+        check_distances(causal(sp.get(name)), heads=2, layers=1)

@@ -80,7 +80,7 @@ def main() -> None:
         width=16,
         dropout=0.0,
         pattern={"window": {"left": 7, "right": 0}},
-        memory=True,
+        memory=7,
         learning_rate=0.01,
     )
     kinds: dict[str, Any] = {

@@ -13,11 +13,14 @@ import pytest
 from datamodules import TriviaQA
 from datamodules.files.records import RecordError
 from tests.datamodules.tasks.qa.test_squad import marked
+from tests.datamodules.tasks.qa.trivia_files import PAIRS, QUESTIONS, SPANS, write_release
 
 
-@pytest.fixture(scope="module")
-def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The real sample as a folder."""
+@pytest.fixture(scope="module", params=["made up", "real"])
+def unpacked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release in the official layout as a folder; the real sample where there is one."""
+    if request.param == "made up":
+        return write_release(tmp_path_factory.mktemp("triviaqa") / "made")
     archive = Path(__file__).parents[5] / "shared" / "data" / "triviaqa-sample.tgz"
     if not archive.is_file():
         pytest.skip("the real samples are not beside this repository")
@@ -76,14 +79,17 @@ def test_all_questions_are_read_with_their_evidence_and_spans_equal_the_matches(
             spans += len(expected)
         listed = {(q, p["Filename"]) for q in raw for p in raw[q]["EntityPages"]}
         assert listed == {tuple(id.split("--")) for id in batch["ids"]}
-    assert len(questions) == 6
-    assert (pairs, spans) == (10, 66)
+    made_up = unpacked.name == "made"
+    assert (len(questions), pairs, spans) == ((QUESTIONS, PAIRS, SPANS) if made_up else (6, 10, 66))
 
 
-def test_folder_and_archive_are_the_same(unpacked: Path, sample: Path) -> None:
+def test_folder_and_archive_are_the_same(unpacked: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "triviaqa.tgz", "w:gz") as tar:
+        for part in ("qa", "evidence"):
+            tar.add(unpacked / part, part)
     fields = {"max_length": 512, "long": "chunks"}
     folder = TriviaQA(path=str(unpacked), **fields)
-    archive = TriviaQA(path=str(sample / "triviaqa-sample.tgz"), **fields)
+    archive = TriviaQA(path=str(tmp_path / "triviaqa.tgz"), **fields)
     for split in ("train", "val"):
         assert list(folder.examples(split)) == list(archive.examples(split))
         assert len(folder.examples(split)) > 0
@@ -255,6 +261,7 @@ def test_the_form_of_squad_with_aliases(tmp_path: Path) -> None:
 
 def test_predictions_in_the_official_form() -> None:
     predictions = [
+        {"id": "q1--0.txt", "answer": "", "score": None},
         {"id": "q1--a.txt", "answer": "York", "score": 1.0},
         {"id": "q1--b.txt", "answer": "Leeds", "score": 2.0},
         {"id": "q2--a.txt", "answer": "Rome", "score": -5.0},

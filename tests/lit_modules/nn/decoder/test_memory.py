@@ -1,4 +1,4 @@
-"""Segment memory: segments with memory are one long pass, row by row, without gradient."""
+"""Segment memory: with enough of it, segments are one long pass, and documents stay apart."""
 
 from itertools import pairwise
 
@@ -17,14 +17,14 @@ PATTERNS = {
 }
 
 
-def make(pattern) -> Decoder:
-    return Decoder(13, layers=3, heads=2, width=16, pattern=pattern).double().eval()
+def make(pattern, **fields) -> Decoder:
+    return Decoder(13, layers=3, heads=2, width=16, pattern=pattern, **fields).double().eval()
 
 
-def run(net, memory, ids, continues):
+def run(net, memory, ids, continues, restarts=None, tokens=40):
     given = memory.recall(torch.tensor(continues))
-    out = net(ids, keep=net.memory_lengths(), **given)
-    memory.store(out.memory, ids.shape[1])
+    out = net(ids, keep=tokens, restarts=restarts, **given)
+    memory.store(out.memory, ids.shape[1], restarts)
     return out.logits
 
 
@@ -66,14 +66,60 @@ def test_a_row_that_starts_anew_forgets(length):
             torch.testing.assert_close(got[row, span], alone, rtol=0, atol=1e-12)
 
 
-def test_memory_carries_no_gradient_and_holds_what_is_seen():
+@pytest.mark.parametrize("positions", ["rotary", "transformer-xl"])
+@pytest.mark.parametrize("keys", [False, True], ids=["hidden states", "keys"])
+def test_no_token_sees_another_document(positions, keys):
+    """Documents begin within segments, at their first token and at that of the whole stream."""
+    net = make(sp.Full(), positions=positions)
+    ids = torch.randint(13, (2, 24))
+    cuts = [[0, 3, 5, 16, 24], [0, 14, 24]]
+    restarts = torch.zeros(2, 24, dtype=torch.bool)
+    for row, places in enumerate(cuts):
+        restarts[row, places[:-1]] = True
+    memory, parts = SegmentMemory(), []
+    for start in range(0, 24, 8):
+        span = slice(start, start + 8)
+        given = memory.recall(torch.tensor([start > 0] * 2))
+        kept = {"keep_keys": net.memory_lengths(40)} if keys else {"keep": 40}
+        out = net(ids[:, span], restarts=restarts[:, span], **kept, **given)
+        memory.store(out.memory, 8, restarts[:, span])
+        parts.append(out.logits)
+    got = torch.cat(parts, 1)
+    for row, places in enumerate(cuts):
+        for first, last in pairwise(places):
+            alone = net(ids[row : row + 1, first:last]).logits[0]
+            torch.testing.assert_close(got[row, first:last], alone, rtol=0, atol=1e-12)
+
+
+def test_a_document_hides_nan_and_takes_no_gradient_from_what_was_before():
+    net, memory = make(sp.Full()), SegmentMemory()
+    ids = torch.randint(13, (1, 10))
+    restarts = torch.zeros(1, 5, dtype=torch.bool)
+    restarts[0, 2] = True
+    run(net, memory, ids[:, :5], [False])
+    memory.load_state_dict(
+        {"layers": [[h * torch.nan] for [h] in memory.state_dict()["layers"]], "seen": [5]}
+    )
+    got = run(net, memory, ids[:, 5:], [True], restarts)
+    assert got[:, :2].isnan().all()
+    torch.testing.assert_close(got[:, 2:], net(ids[:, 7:]).logits, rtol=0, atol=1e-12)
+
+
+def test_documents_are_marked_in_one_way():
+    net, ids = make(sp.Full()), torch.zeros(1, 4, dtype=torch.long)
+    with pytest.raises(ValueError, match="by segment_ids or by restarts, got both"):
+        net(ids, restarts=ids.bool(), segment_ids=ids)
+
+
+def test_keys_and_values_carry_no_gradient_and_are_those_that_are_seen():
     net, memory = make(PATTERNS["layers"]), SegmentMemory()
     ids = torch.randint(13, (1, 64))
-    out = net(ids, keep=net.memory_lengths(), **memory.recall(torch.tensor([False])))
-    assert [keys.shape[2] for keys, _ in out.memory] == [0, 20, 7]
+    lengths = net.memory_lengths(15)
+    out = net(ids, keep_keys=lengths, **memory.recall(torch.tensor([False])))
+    assert [keys.shape[2] for keys, _ in out.memory] == [0, 15, 7]
     assert not any(tensor.requires_grad for pair in out.memory for tensor in pair)
     # A view would keep the whole segment alive.
-    assert out.memory[1][0].untyped_storage().nbytes() == 20 * 16 * 8
+    assert out.memory[1][0].untyped_storage().nbytes() == 15 * 16 * 8
 
 
 def test_a_smaller_last_batch_continues_its_rows():
@@ -100,10 +146,11 @@ def test_wider_windows_see_what_is_remembered():
     ids = torch.randint(13, (1, 40))
     run(net, memory, ids[:, :10], [False])
     net.set_window_scale(3)
-    assert net.memory_lengths() == (12, 12, 12)
-    run(net, memory, ids[:, 10:20], [True])
-    assert run(net, memory, ids[:, 20:], [True]).isfinite().all()
-    assert [keys.shape[2] for keys, _ in memory.state_dict()["layers"]] == [12, 12, 12]
+    assert net.memory_lengths(40) == (12, 12, 12)
+    got = run(net, memory, ids[:, 10:20], [True])
+    # Hidden states are projected anew, as far as the wider windows see.
+    assert not torch.allclose(got, net(ids[:, :20]).logits[:, 10:])
+    assert [hidden.shape[1] for [hidden] in memory.state_dict()["layers"]] == [20, 20, 20]
 
 
 def test_continuing_nothing_is_refused():
@@ -124,5 +171,5 @@ def test_learned_positions_allow_no_memory():
         positions="learned",
         max_length=8,
     )
-    with pytest.raises(ValueError, match="memory needs positions='rotary'"):
-        net.memory_lengths()
+    with pytest.raises(ValueError, match="memory needs positions='rotary' or 'transformer-xl'"):
+        net.memory_lengths(4)
