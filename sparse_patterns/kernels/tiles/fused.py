@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sparse_patterns.kernels.base import Call
-from sparse_patterns.kernels.tiles.head import packed
+from sparse_patterns.kernels.tiles.head import Workspace, packed
 from sparse_patterns.kernels.tiles.selection import Selection, select
 from sparse_patterns.kernels.tiles.strips import Strip, strips_of
 from sparse_patterns.lowering.plan import Plan
@@ -43,6 +43,7 @@ def forward(call: Call, plan: Plan, out: Tensor, lse: Tensor) -> None:
     """
     tensors, request = (call.q, call.k, call.v, out, lse), call.request
     share = request.heads // request.kv_heads
+    space = Workspace(lse.dtype, lse.device)
     for group in plan.groups:
         batch = (
             request.batch > 1
@@ -61,7 +62,7 @@ def forward(call: Call, plan: Plan, out: Tensor, lse: Tensor) -> None:
                 own = slice(some.start // share, -(-some.stop // share))
                 q, out_of, lse_of = (x[example, some] for x in (every[0], *every[3:]))
                 k, v = (x[example, own] for x in every[1:3])
-                attend(q, k, v, at, call.scale, out_of, lse_of)
+                attend(q, k, v, at, call.scale, out_of, lse_of, space)
 
 
 def heads_at_once(heads: tuple[int, ...], share: int, size: int) -> Iterator[slice]:
@@ -89,7 +90,14 @@ def heads_at_once(heads: tuple[int, ...], share: int, size: int) -> Iterator[sli
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, at: Selection, scale: float, out: Tensor, lse: Tensor
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    at: Selection,
+    scale: float,
+    out: Tensor,
+    lse: Tensor,
+    space: Workspace,
 ) -> None:
     """Compute all rows of some heads over the parts of a selection.
 
@@ -102,6 +110,7 @@ def attend(
         out: Where to write the output, of the shape of `q`; zeros for rows that see nothing.
         lse: Where to write the log-sum-exp `(heads, q_len)`, in the accumulation type, -inf for
             rows that see nothing.
+        space: Buffers.
     """
     dtype = lse.dtype
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q.to(dtype), k, v))
@@ -115,7 +124,9 @@ def attend(
             total.zero_()
             lse.fill_(-torch.inf)
         written = True
-        keys, values = (_gathered(x, at, part) for x in (k, v))
+        keys, values = k, v
+        if part.keys is not None:
+            keys, values = _gathered("keys", k, part, space), _gathered("values", v, part, space)
         for strip in strips.strips:
             for run, bias, empty in _masked(strip, at, part):
                 _add(q, keys, values, run, bias, empty, scale, total, lse, fresh)
@@ -126,10 +137,12 @@ def attend(
         out.copy_(total)
 
 
-def _gathered(x: Tensor, at: Selection, part: PlanPart) -> Tensor:
-    if part.keys is None:
-        return x
-    return x.index_select(1, part.keys.to(x.device))
+def _gathered(name: str, x: Tensor, part: PlanPart, space: Workspace) -> Tensor:
+    """Return the keys that a part lists, in a buffer that the next part reuses."""
+    assert part.keys is not None
+    listed = part.keys.to(x.device)
+    buffer = space.get(name, x.shape[0], listed.numel(), x.shape[2])
+    return torch.index_select(x, 1, listed, out=buffer)
 
 
 def _masked(
