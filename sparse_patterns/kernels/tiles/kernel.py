@@ -27,8 +27,9 @@ from sparse_patterns.kernels.tiles.selection import Selection, select
 from sparse_patterns.lowering.plan import Plan
 from sparse_patterns.lowering.tiles.runs import PlanPart
 
-HEAD_SECONDS, PIECE_SECONDS, FLOP_RATE = 250e-6, 40e-6, 120e9
-"""Declared rates, for choosing a kernel: time of a head, of a piece, and operations per second."""
+HEAD_SECONDS, PIECE_SECONDS, CALL_SECONDS, FLOP_RATE = 80e-6, 20e-6, 100e-6, 120e9
+"""Declared rates, for choosing a kernel: time of a head and of a piece where products are our own,
+of a call of the operator where they are not, and operations per second."""
 
 
 class TilesKernel(Kernel):
@@ -43,14 +44,20 @@ class TilesKernel(Kernel):
     }
 
     def seconds(self, request: Request, plan: Plan) -> float:
-        """Estimate the time from the pairs computed and the number of pieces."""
-        pieces = 0
+        """Estimate the time from the pairs computed and the number of calls and pieces.
+
+        Where a backward pass may follow, its overhead counts as that of the forward pass does.
+        """
+        calls = pieces = 0
+        at_once = fused.ELEMENTS_AT_ONCE // max(1, request.q_len * request.head_dim)
         for group in plan.groups:
             runs = [run for part in group.parts for run in part.runs]
+            calls += len(runs) * -(-request.batch * len(group.heads) // max(1, at_once))
             pieces += len(group.heads) * sum(1 + run.pairs // SCORES_AT_ONCE for run in runs)
-        flops = 4 * request.head_dim * plan.computed
-        seconds = HEAD_SECONDS * request.heads + PIECE_SECONDS * pieces + flops / FLOP_RATE
-        return request.batch * seconds
+        seconds = CALL_SECONDS * calls
+        if request.needs_grad or request.dropout_p or request.device != "cpu":
+            seconds = request.batch * (HEAD_SECONDS * request.heads + PIECE_SECONDS * pieces)
+        return seconds + request.batch * 4 * request.head_dim * plan.computed / FLOP_RATE
 
     def forward(self, call: Call, plan: Plan) -> tuple[Tensor, Tensor]:
         """Return output and log-sum-exp; see `Kernel.forward`."""
