@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sparse_patterns.kernels.base import Call
-from sparse_patterns.kernels.tiles.head import Workspace, packed
+from sparse_patterns.kernels.tiles.head import Workspace
 from sparse_patterns.kernels.tiles.selection import Selection, select
 from sparse_patterns.kernels.tiles.strips import Strip, strips_of
 from sparse_patterns.lowering.plan import Plan
@@ -113,9 +113,10 @@ def attend(
         space: Buffers.
     """
     dtype = lse.dtype
-    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q.to(dtype), k, v))
-    k, v = packed(k, dtype), packed(v, dtype)
-    total = out if out.dtype == dtype else torch.empty(q.shape, dtype=dtype, device=q.device)
+    if q.dtype != dtype or q.stride(-1) != 1:
+        q = space.get("q", *q.shape).copy_(q)
+    k, v = _packed("k", k, space), _packed("v", v, space)
+    total = out if out.dtype == dtype else space.get("out", *out.shape)
     written = False
     for part in at.parts:
         strips = strips_of(part, q.shape[0], q.shape[1], dtype)
@@ -135,6 +136,12 @@ def attend(
         lse.fill_(-torch.inf)
     if total is not out:
         out.copy_(total)
+
+
+def _packed(name: str, x: Tensor, space: Workspace) -> Tensor:
+    """Return keys or values row-contiguous and in the type of the buffers (see `head.packed`)."""
+    own = x.dtype == space.dtype and (x.shape[0] == 1 or x.stride(0) >= x[0].numel())
+    return x if own and x[0].is_contiguous() else space.get(name, *x.shape).copy_(x)
 
 
 def _gathered(name: str, x: Tensor, part: PlanPart, space: Workspace) -> Tensor:
