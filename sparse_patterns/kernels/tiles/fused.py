@@ -165,7 +165,7 @@ def _masked(
         bias, empty = (
             x if x is None or x.shape[0] == 1 else x[tile:stop] for x in (strip.bias, strip.empty)
         )
-        factors = list(at.factors((run.tiles, run.rows, run.keys), part, run, 0, 0))
+        factors = list(at.factors(torch.Size((run.tiles, run.rows, run.keys)), part, run, 0, 0))
         if factors:
             for factor in factors:
                 hidden = factor.to(at.padded.device).log()

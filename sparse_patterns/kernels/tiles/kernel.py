@@ -69,17 +69,16 @@ class TilesKernel(Kernel):
             fused.forward(call, plan, out, lse)
         for example in range(call.request.batch):
             for head, at in enumerate(heads.selections(example)):
-                if fast and not at.row_parts and not at.padded.numel():
-                    continue
                 target, logs = out[example, head], lse[example, head]
-                dropout = heads.dropout(example, head)
-                side = heads.side(example, head) if at.row_parts or not fast else None
-                if not fast:
-                    heads.attend(side, at, dropout, target, logs)
-                for part in at.row_parts:
-                    row_side = heads.row_side(side, part, example, head)
-                    values, sums = forward_parts(row_side, [part], at, dropout, heads.space)
-                    target[part.queries], logs[part.queries] = values.to(target.dtype), sums
+                if at.row_parts or not fast:
+                    dropout = heads.dropout(example, head)
+                    side = heads.side(example, head)
+                    if not fast:
+                        heads.attend(side, at, dropout, target, logs)
+                    for part in at.row_parts:
+                        row_side = heads.row_side(side, part, example, head)
+                        values, sums = forward_parts(row_side, [part], at, dropout, heads.space)
+                        target[part.queries], logs[part.queries] = values.to(target.dtype), sums
                 if at.padded.numel():
                     target[at.padded] = 0
                     logs[at.padded] = -torch.inf

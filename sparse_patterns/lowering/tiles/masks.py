@@ -108,9 +108,9 @@ def with_masks(tiles: Tiles, mask: Tensor) -> Tiles:
         # All rows are equal: one is stored and broadcast, and runs that differ in it become one.
         seen = mask.any(2)[:, 0]
         tiles.kind = torch.zeros_like(tiles.kind)
-        same = bool((mask == mask[:1]).all())
-        tiles.masks = [mask[:1] if same else mask[seen]]
-        if same and bool(mask[:1].all()):
+        equal = bool((mask == mask[:1]).all())
+        tiles.masks = [mask[:1] if equal else mask[seen]]
+        if equal and bool(mask[:1].all()):
             tiles.masks = [None]
         return select_tiles(tiles, seen)
     flat = mask.reshape(count, -1)
