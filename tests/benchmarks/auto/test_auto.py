@@ -35,6 +35,7 @@ def test_the_grid_stops_at_the_longest_length(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_every_contender_is_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
     times = {"forward": plot.measure("forward", Effort(rounds=1), (16, 32))}
     plot.draw(times, "a title", tmp_path / "times.svg")
     text = (tmp_path / "times.svg").read_text(encoding="utf-8")
