@@ -31,6 +31,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--rounds", type=int, default=effort.rounds, help="most rounds a comparison")
     made.add_argument("--budget", type=float, default=effort.budget_s, help="seconds a comparison")
     made.add_argument("--threads", type=int, default=options.threads)
+    made.add_argument(
+        "--processor-time",
+        action="store_true",
+        help="time the processor, not the wall clock: for a busy machine, with --threads 1",
+    )
     made.add_argument("--out", type=Path, help="the JSON file; a dated one in results/ without")
     return made
 
@@ -71,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
-    effort = Effort(given.rounds, given.budget)
+    effort = Effort(given.rounds, given.budget, given.processor_time)
     options = Options(tuple(sorted(set(given.lengths))), effort, given.threads)
     about = machine.about()
     print(", ".join(f"{name} {value}" for name, value in about.items()), end="\n\n")

@@ -15,14 +15,15 @@ SUITES = {
     "core": "benchmarks.core",
     "grids": "benchmarks.grids",
     "first": "benchmarks.first.suite",
+    "auto": "benchmarks.auto.suite",
     "lm": "benchmarks.models.lm",
     "encoder": "benchmarks.models.encoder",
     "compiled": "benchmarks.models.compiled",
     "cuda": "benchmarks.cuda.suite",
 }
 
-DEFAULT = tuple(name for name in SUITES if name != "cuda")
-"""The suites that run on any machine."""
+DEFAULT = tuple(name for name in SUITES if name not in ("auto", "cuda"))
+"""The suites that run on any machine, without the grid of `auto`, which takes an hour."""
 
 
 @dataclass(frozen=True)

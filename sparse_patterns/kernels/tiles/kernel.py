@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sparse_patterns.kernels.base import Call, Kernel, Request, Tolerance, accumulation_dtype
 from sparse_patterns.kernels.dropout import Dropout
+from sparse_patterns.kernels.tiles import fused
 from sparse_patterns.kernels.tiles.head import Side, Workspace, packed
 from sparse_patterns.kernels.tiles.passes import Gradients, backward_parts, forward_parts
 from sparse_patterns.kernels.tiles.pieces import SCORES_AT_ONCE
@@ -26,8 +27,9 @@ from sparse_patterns.kernels.tiles.selection import Selection, select
 from sparse_patterns.lowering.plan import Plan
 from sparse_patterns.lowering.tiles.runs import PlanPart
 
-HEAD_SECONDS, PIECE_SECONDS, FLOP_RATE = 250e-6, 40e-6, 120e9
-"""Declared rates, for choosing a kernel: time of a head, of a piece, and operations per second."""
+HEAD_SECONDS, PIECE_SECONDS, CALL_SECONDS, FLOP_RATE = 80e-6, 20e-6, 100e-6, 120e9
+"""Declared rates, for choosing a kernel: time of a head and of a piece where products are our own,
+of a call of the operator where they are not, and operations per second."""
 
 
 class TilesKernel(Kernel):
@@ -42,41 +44,44 @@ class TilesKernel(Kernel):
     }
 
     def seconds(self, request: Request, plan: Plan) -> float:
-        """Estimate the time from the pairs computed and the number of pieces."""
-        pieces = 0
+        """Estimate the time from the pairs computed and the number of calls and pieces.
+
+        Where a backward pass may follow, its overhead counts as that of the forward pass does.
+        """
+        calls = pieces = 0
+        at_once = fused.ELEMENTS_AT_ONCE // max(1, request.q_len * request.head_dim)
         for group in plan.groups:
             runs = [run for part in group.parts for run in part.runs]
+            calls += len(runs) * -(-request.batch * len(group.heads) // max(1, at_once))
             pieces += len(group.heads) * sum(1 + run.pairs // SCORES_AT_ONCE for run in runs)
-        flops = 4 * request.head_dim * plan.computed
-        seconds = HEAD_SECONDS * request.heads + PIECE_SECONDS * pieces + flops / FLOP_RATE
-        return request.batch * seconds
+        seconds = CALL_SECONDS * calls
+        if request.needs_grad or request.dropout_p or request.device != "cpu":
+            seconds = request.batch * (HEAD_SECONDS * request.heads + PIECE_SECONDS * pieces)
+        return seconds + request.batch * 4 * request.head_dim * plan.computed / FLOP_RATE
 
     def forward(self, call: Call, plan: Plan) -> tuple[Tensor, Tensor]:
         """Return output and log-sum-exp; see `Kernel.forward`."""
         heads = _Heads(call, plan)
         out = torch.empty_like(call.q)
         lse = torch.empty(call.q.shape[:3], dtype=heads.dtype, device=call.q.device)
+        fast = fused.serves(call)
+        if fast:
+            fused.forward(call, plan, out, lse)
         for example in range(call.request.batch):
             for head, at in enumerate(heads.selections(example)):
-                dropout = heads.dropout(example, head)
-                side = heads.side(example, head)
-                target = out[example, head]
-                usable = target.dtype == heads.dtype and target.is_contiguous()
-                total, logs = forward_parts(
-                    side, at.parts, at, dropout, heads.space, target if usable else None
-                )
-                for part in at.row_parts:
-                    rows = part.queries
-                    row_side = heads.row_side(side, part, example, head)
-                    total[rows], logs[rows] = forward_parts(
-                        row_side, [part], at, dropout, heads.space
-                    )
+                target, logs = out[example, head], lse[example, head]
+                if at.row_parts or not fast:
+                    dropout = heads.dropout(example, head)
+                    side = heads.side(example, head)
+                    if not fast:
+                        heads.attend(side, at, dropout, target, logs)
+                    for part in at.row_parts:
+                        row_side = heads.row_side(side, part, example, head)
+                        values, sums = forward_parts(row_side, [part], at, dropout, heads.space)
+                        target[part.queries], logs[part.queries] = values.to(target.dtype), sums
                 if at.padded.numel():
-                    total[at.padded] = 0
+                    target[at.padded] = 0
                     logs[at.padded] = -torch.inf
-                if not usable:
-                    target.copy_(total)
-                lse[example, head] = logs
         return out, lse
 
     def backward(
@@ -95,15 +100,15 @@ class TilesKernel(Kernel):
         for example in range(call.request.batch):
             selections = heads.selections(example)
             for kv_head in range(call.request.kv_heads):
-                sums = [
-                    torch.zeros(x.shape[2:], dtype=heads.dtype, device=x.device) for x in inputs
-                ]
+                sums = [heads.zeros(result[example], kv_head) for result in results]
                 for head in range(kv_head * heads.share, (kv_head + 1) * heads.share):
-                    for query_sum in sums[::3]:
-                        query_sum.zero_()
+                    if head % heads.share:
+                        for query_sum in sums[::3]:
+                            query_sum.zero_()
                     at = selections[head]
                     upstream = packed(grad_out[example, head], heads.dtype)
-                    delta = (upstream * out[example, head]).sum(-1)
+                    products = heads.space.get("products", *upstream.shape)
+                    delta = torch.mul(upstream, out[example, head], out=products).sum(-1)
                     if grad_lse is not None:
                         delta -= grad_lse[example, head]
                     # A row that sees nothing, or is padded, has weights exp(score - inf) = 0.
@@ -112,10 +117,11 @@ class TilesKernel(Kernel):
                     )
                     heads.add_gradients(example, head, at, logs, upstream, delta, sums)
                     for result, query_sum in zip(results[::3], sums[::3], strict=True):
-                        result[example, head] = query_sum.mul_(call.scale)
+                        query_sum.mul_(call.scale)
+                        heads.store(result[example, head], query_sum)
                 for index, total in enumerate(sums):
                     if index % 3:
-                        results[index][example, kv_head] = total
+                        heads.store(results[index][example, kv_head], total)
         return results
 
 
@@ -128,6 +134,23 @@ class _Heads:
         self.dtype = accumulation_dtype(call.q.dtype)
         self.share = call.request.heads // max(1, call.request.kv_heads)
         self.space = Workspace(self.dtype, call.q.device)
+
+    def zeros(self, results: Tensor, kv_head: int) -> Tensor:
+        """Return zeros to add the gradient of a head up in: its place in the result, if it can be.
+
+        Args:
+            results: `(heads or kv_heads, n, D)` of one example.
+            kv_head: The key head.
+        """
+        target = results[kv_head]
+        if self.share == 1 and target.dtype == self.dtype and target.is_contiguous():
+            return target.zero_()
+        return torch.zeros(target.shape, dtype=self.dtype, device=target.device)
+
+    def store(self, target: Tensor, total: Tensor) -> None:
+        """Write a gradient to its place, unless it was added up there."""
+        if target.data_ptr() != total.data_ptr() or target.dtype != total.dtype:
+            target.copy_(total)
 
     def selections(self, example: int) -> list[Selection]:
         """Return what each head of an example computes."""
@@ -146,6 +169,18 @@ class _Heads:
         call, kv_head = self.call, head // self.share
         k, v = call.k[example, kv_head], call.v[example, kv_head]
         return Side.of(call.q[example, head], k, v, call.scale, self.space)
+
+    def attend(
+        self, side: Side, at: Selection, dropout: Dropout, target: Tensor, logs: Tensor
+    ) -> None:
+        """Write one head's output and log-sum-exp, all but the rows of parts of their own."""
+        usable = target.dtype == self.dtype and target.is_contiguous()
+        total, sums = forward_parts(
+            side, at.parts, at, dropout, self.space, target if usable else None
+        )
+        logs.copy_(sums)
+        if not usable:
+            target.copy_(total)
 
     def row_side(self, side: Side, part: PlanPart, example: int, head: int) -> Side:
         """Return the matrices that the rows of global tokens are computed from."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from sparse_patterns.lowering.normal_form import Conjunct, without
 from sparse_patterns.lowering.tiles.masks import evaluate_pairs, may_overlap, with_masks
 from sparse_patterns.lowering.tiles.runs import PlanPart
-from sparse_patterns.lowering.tiles.tiles import MAX_ROWS, RUN_PAIRS, Tiles
+from sparse_patterns.lowering.tiles.tiles import MAX_ROWS, RUN_PAIRS, Tiles, unique_rows
 from sparse_patterns.spec.atoms import BlockTable
 from sparse_patterns.spec.base import Pattern
 from sparse_patterns.spec.binding import BoundRandomBlocks
@@ -103,9 +103,9 @@ def _gathered_parts(
     parts, width = [], masks.shape[2]
     count = torch.bincount(tile, minlength=starts.numel())
     filled = _fill_up(count, rows, width)
-    shapes = torch.stack([rows, filled], 1)
     first_pair = count.cumsum(0) - count
-    for height, blocks in torch.unique(shapes[count > 0], dim=0).tolist():
+    shapes, _ = unique_rows(rows[count > 0], filled[count > 0])
+    for height, blocks in torch.stack(shapes, 1).tolist():
         chosen = ((rows == height) & (filled == blocks)).nonzero().flatten()
         keys = blocks * width
         for some in chosen.split(max(1, MAX_GATHERED // keys)):

@@ -6,7 +6,12 @@ import torch
 from torch import Tensor
 
 from sparse_patterns.lowering.normal_form import Conjunct
-from sparse_patterns.lowering.tiles.tiles import Tiles, concatenate_tiles, select_tiles
+from sparse_patterns.lowering.tiles.tiles import (
+    Tiles,
+    concatenate_tiles,
+    select_tiles,
+    unique_rows,
+)
 from sparse_patterns.spec.base import Pattern
 from sparse_patterns.spec.oracle import ExampleContext, visible
 
@@ -84,8 +89,8 @@ def evaluate_tiles(
 ) -> Tiles:
     """Replace the masks of some tiles by exact ones; drop those that see nothing."""
     kept = [select_tiles(tiles, ~evaluate)]
-    shape = torch.stack([tiles.rows, tiles.keys], 1)
-    for rows, keys in torch.unique(shape[evaluate], dim=0).tolist():
+    shapes, _ = unique_rows(tiles.rows[evaluate], tiles.keys[evaluate])
+    for rows, keys in torch.stack(shapes, 1).tolist():
         chosen = evaluate & (tiles.rows == rows) & (tiles.keys == keys)
         some = select_tiles(tiles, chosen)
         at = some.q_start[:, None] + torch.arange(rows, device="cpu") * some.step
@@ -101,6 +106,15 @@ def with_masks(tiles: Tiles, mask: Tensor) -> Tiles:
     Tiles that see nothing are dropped.
     """
     count = tiles.q_start.numel()
+    if mask.shape[1] == 1:
+        # All rows are equal: one is stored and broadcast, and runs that differ in it become one.
+        seen = mask.any(2)[:, 0]
+        tiles.kind = torch.zeros_like(tiles.kind)
+        equal = bool((mask == mask[:1]).all())
+        tiles.masks = [mask[:1] if equal else mask[seen]]
+        if equal and bool(mask[:1].all()):
+            tiles.masks = [None]
+        return select_tiles(tiles, seen)
     flat = mask.reshape(count, -1)
     generator = torch.Generator(device="cpu").manual_seed(1)
     odd = torch.randint(1, 1 << 62, (flat.shape[1],), generator=generator, device="cpu") * 2 + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import torch
@@ -51,33 +52,32 @@ class Tiles:
         return min(by_row, by_start, key=len)
 
     def _scan(self, order: Tensor) -> tuple[TileRun, ...]:
-        shape = torch.stack([self.kind, self.rows, self.keys], 1)
-        _, shape_id = torch.unique(shape, dim=0, return_inverse=True)
+        shape_id = unique_rows(self.kind, self.rows, self.keys)[1]
         order = order[shape_id[order].argsort(stable=True)]
-        columns = (shape_id, self.q_start, self.k_start, self.rows, self.keys, self.kind)
-        table = torch.stack(columns, 1)[order].tolist()
-        rank = self._rank_in_kind()[order].tolist()
+        shape, q_start, k_start = (x[order] for x in (shape_id, self.q_start, self.k_start))
+        q_step, k_step = q_start.diff(), k_start.diff()
+        # Tiles after which the shape changes or, from the second of a run on, a distance.
+        other = shape[1:] != shape[:-1]
+        turn = other[1:] | (q_step[1:] != q_step[:-1]) | (k_step[1:] != k_step[:-1])
+        turns = [*(turn.nonzero().flatten() + 1).tolist(), order.numel() - 1]
+        columns = (q_start, k_start, self.rows[order], self.keys[order], self.kind[order])
+        table, others = torch.stack(columns, 1).tolist(), other.tolist()
+        rank = self._rank_in_kind()[order]
         runs = []
         first = 0
         while first < len(table):
-            shape_now, q, k, rows, keys, kind = table[first]
+            q, k, rows, keys, kind = table[first]
             stop = first + 1
             q_tile = k_tile = 0
-            if stop < len(table) and table[stop][0] == shape_now:
-                q_tile, k_tile = table[stop][1] - q, table[stop][2] - k
-                limit = self._longest(k_tile)
+            if stop < len(table) and not others[first]:
+                q_tile, k_tile = table[stop][0] - q, table[stop][1] - k
                 if q_tile > 0 and k_tile >= 0:
-                    while (
-                        stop < min(len(table), first + limit)
-                        and table[stop][0] == shape_now
-                        and table[stop][1] - table[stop - 1][1] == q_tile
-                        and table[stop][2] - table[stop - 1][2] == k_tile
-                    ):
-                        stop += 1
+                    end = turns[bisect_left(turns, stop)]
+                    stop = max(stop, min(end + 1, first + self._longest(k_tile)))
             count = stop - first
             mask = self.masks[kind]
             if mask is not None and mask.shape[0] > 1:
-                mask = mask[torch.tensor(rank[first:stop], device="cpu")]
+                mask = mask[rank[first:stop]]
             if count == 1:
                 q_tile = k_tile = 0
             runs.append(
@@ -105,6 +105,27 @@ class Tiles:
         rank = torch.empty_like(order)
         rank[order] = torch.arange(order.numel(), device="cpu") - first
         return rank
+
+
+def unique_rows(*columns: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Return the distinct rows of columns, in ascending order, and which of them each row is.
+
+    Args:
+        columns: int64 `(n,)` each, not negative; the product of their ranges is below `2**63`.
+
+    Returns:
+        int64 `(distinct,)` for each column, and int64 `(n,)`.
+    """
+    key = columns[0]
+    sizes = [int(column.max()) + 1 if column.numel() else 1 for column in columns]
+    for column, size in zip(columns[1:], sizes[1:], strict=True):
+        key = key * size + column
+    key, number = torch.unique(key, return_inverse=True)
+    found = []
+    for size in reversed(sizes[1:]):
+        found.append(key % size)
+        key = key // size
+    return [key, *reversed(found)], number
 
 
 def select_tiles(tiles: Tiles, which: Tensor) -> Tiles:

@@ -1,0 +1,225 @@
+"""The forward pass of the tiled kernel by torch's fused attention for the CPU.
+
+The operator is given all tiles of a strip, in some heads at once, as one batch of overlapping views
+of `q`, `k` and `v`, with one mask for all heads. Strips that see the same rows are put together by
+their log-sum-exp. A mask must be of the type of the queries, or its bytes are misread, and empty
+inputs must not reach the operator: they end the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from sparse_patterns.kernels.base import Call
+from sparse_patterns.kernels.tiles.head import Workspace
+from sparse_patterns.kernels.tiles.selection import Selection, select
+from sparse_patterns.kernels.tiles.strips import Strip, strips_of
+from sparse_patterns.lowering.plan import Plan
+from sparse_patterns.lowering.tiles.runs import PlanPart, TileRun
+
+ELEMENTS_AT_ONCE = 1 << 21
+"""Elements of the queries of the heads that are computed at once, which bounds the memory."""
+
+MASK_AT_ONCE = 1 << 19
+"""Elements of a mask that is made at the call."""
+
+
+def serves(call: Call) -> bool:
+    """Return whether the operator can compute a call: it has no dropout, and is for the CPU."""
+    return call.q.device.type == "cpu" and not call.request.dropout_p and call.q.numel() > 0
+
+
+def forward(call: Call, plan: Plan, out: Tensor, lse: Tensor) -> None:
+    """Write output and log-sum-exp of all rows, all but the rows of parts of their own.
+
+    Args:
+        call: The call, which `serves` allows.
+        plan: Its plan.
+        out: Of the shape of the queries.
+        lse: `(batch, heads, q_len)`, in the accumulation type.
+    """
+    tensors, request = (call.q, call.k, call.v, out, lse), call.request
+    share = request.heads // request.kv_heads
+    space = Workspace(lse.dtype, lse.device)
+    for group in plan.groups:
+        batch = (
+            request.batch > 1
+            and share == 1
+            and len(group.heads) == request.heads
+            and call.examples.key_mask is None
+            and not group.forms.takes_example_tensors
+            and all(x.stride(0) == request.heads * x.stride(1) for x in tensors)
+        )
+        # Examples that see the same are so many more heads.
+        every = [x.flatten(0, 1)[None] for x in tensors] if batch else tensors
+        heads = tuple(range(request.batch * request.heads)) if batch else group.heads
+        for example in range(every[0].shape[0]):
+            at = select(call, group, example)
+            for some in heads_at_once(heads, share, request.q_len * request.head_dim):
+                own = slice(some.start // share, -(-some.stop // share))
+                q, out_of, lse_of = (x[example, some] for x in (every[0], *every[3:]))
+                k, v = (x[example, own] for x in every[1:3])
+                attend(q, k, v, at, call.scale, out_of, lse_of, space)
+
+
+def heads_at_once(heads: tuple[int, ...], share: int, size: int) -> Iterator[slice]:
+    """Yield the heads of a group, some following on each other at a time.
+
+    Args:
+        heads: Query heads, ascending.
+        share: Query heads that share one key head; only such heads come together if more than 1.
+        size: Elements of the queries of one head.
+    """
+    most = max(1, ELEMENTS_AT_ONCE // max(1, size))
+    first = 0
+    while first < len(heads):
+        stop = first + 1
+        while (
+            stop < len(heads)
+            and heads[stop] == heads[stop - 1] + 1
+            and (share == 1 or heads[stop] // share == heads[first] // share)
+        ):
+            stop += 1
+        each = -(-(stop - first) // -(-(stop - first) // most))
+        for some in range(heads[first], heads[stop - 1] + 1, each):
+            yield slice(some, min(some + each, heads[stop - 1] + 1))
+        first = stop
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    at: Selection,
+    scale: float,
+    out: Tensor,
+    lse: Tensor,
+    space: Workspace,
+) -> None:
+    """Compute all rows of some heads over the parts of a selection.
+
+    Args:
+        q: `(heads, q_len, head_dim)`.
+        k: `(heads or 1, kv_len, head_dim)`.
+        v: Of the shape of `k`.
+        at: The parts, disjoint, and what the masks of the example are.
+        scale: Factor of the scores.
+        out: Where to write the output, of the shape of `q`; zeros for rows that see nothing.
+        lse: Where to write the log-sum-exp `(heads, q_len)`, in the accumulation type, -inf for
+            rows that see nothing.
+        space: Buffers.
+    """
+    dtype = lse.dtype
+    if q.dtype != dtype or q.stride(-1) != 1:
+        q = space.get("q", *q.shape).copy_(q)
+    k, v = _packed("k", k, space), _packed("v", v, space)
+    total = out if out.dtype == dtype else space.get("out", *out.shape)
+    written = False
+    for part in at.parts:
+        strips = strips_of(part, q.shape[0], q.shape[1], dtype)
+        fresh = not written and strips.whole
+        if not written and not fresh:
+            total.zero_()
+            lse.fill_(-torch.inf)
+        written = True
+        keys, values = k, v
+        if part.keys is not None:
+            keys, values = _gathered("keys", k, part, space), _gathered("values", v, part, space)
+        for strip in strips.strips:
+            for run, bias, empty in _masked(strip, at, part):
+                _add(q, keys, values, run, bias, empty, scale, total, lse, fresh)
+    if not written:
+        total.zero_()
+        lse.fill_(-torch.inf)
+    if total is not out:
+        out.copy_(total)
+
+
+def _packed(name: str, x: Tensor, space: Workspace) -> Tensor:
+    """Return keys or values row-contiguous and in the type of the buffers (see `head.packed`)."""
+    own = x.dtype == space.dtype and (x.shape[0] == 1 or x.stride(0) >= x[0].numel())
+    return x if own and x[0].is_contiguous() else space.get(name, *x.shape).copy_(x)
+
+
+def _gathered(name: str, x: Tensor, part: PlanPart, space: Workspace) -> Tensor:
+    """Return the keys that a part lists, in a buffer that the next part reuses."""
+    assert part.keys is not None
+    listed = part.keys.to(x.device)
+    buffer = space.get(name, x.shape[0], listed.numel(), x.shape[2])
+    return torch.index_select(x, 1, listed, out=buffer)
+
+
+def _masked(
+    strip: Strip, at: Selection, part: PlanPart
+) -> Iterator[tuple[TileRun, Tensor | None, Tensor | None]]:
+    """Yield the tiles of a strip with everything that hides pairs: `(run, bias, empty)`."""
+    if at.key_mask is None and not part.documents and part.dynamic is None:
+        yield strip.run, strip.bias, strip.empty
+        return
+    tile = 0
+    for run in strip.run.split(max(1, MASK_AT_ONCE // (strip.run.rows * strip.run.keys))):
+        stop = tile + run.tiles
+        bias, empty = (
+            x if x is None or x.shape[0] == 1 else x[tile:stop] for x in (strip.bias, strip.empty)
+        )
+        factors = list(at.factors(torch.Size((run.tiles, run.rows, run.keys)), part, run, 0, 0))
+        if factors:
+            for factor in factors:
+                hidden = factor.to(at.padded.device).log()
+                bias = hidden if bias is None else bias + hidden.to(bias.dtype)
+            assert bias is not None
+            empty = (bias == -torch.inf).all(-1)
+        yield run, bias, empty
+        tile = stop
+
+
+def _add(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    run: TileRun,
+    bias: Tensor | None,
+    empty: Tensor | None,
+    scale: float,
+    total: Tensor,
+    lse: Tensor,
+    fresh: bool,
+) -> None:
+    """Compute a run and write it to output and log-sum-exp, or put it together with theirs."""
+    tiles = _tiles(q, run.q_start, run.tiles, run.rows, run.q_tile, run.q_step)
+    keys, values = (
+        _tiles(x, run.k_start, run.tiles, run.keys, run.k_tile, run.k_step).expand(
+            q.shape[0], -1, -1, -1
+        )
+        for x in (k, v)
+    )
+    mask = None if bias is None else bias.to(q.dtype)[None]
+    if mask is not None:
+        mask = mask.expand(1, mask.shape[1], run.rows, run.keys)
+    found, logs = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        tiles, keys, values, 0.0, False, attn_mask=mask, scale=scale
+    )
+    if empty is not None:
+        logs = logs.masked_fill(empty, -torch.inf)
+    into = _tiles(total, run.q_start, run.tiles, run.rows, run.q_tile, run.q_step)
+    into_logs = _tiles(lse, run.q_start, run.tiles, run.rows, run.q_tile, run.q_step)
+    if fresh:
+        into.copy_(found)
+        into_logs.copy_(logs)
+        return
+    both = torch.logaddexp(into_logs, logs)
+    base = both.masked_fill(both == -torch.inf, 0)
+    into.mul_((into_logs - base).exp_()[..., None])
+    into.add_(found.mul_(logs.sub_(base).exp_()[..., None]))
+    into_logs.copy_(both)
+
+
+def _tiles(x: Tensor, start: int, tiles: int, rows: int, tile_step: int, row_step: int) -> Tensor:
+    """View rows of `x` `(heads, n, ...)` as `(heads, tiles, rows, ...)`."""
+    step = x.stride(1)
+    size = (x.shape[0], tiles, rows, *x.shape[2:])
+    stride = (x.stride(0), tile_step * step, row_step * step, *x.stride()[2:])
+    return x.as_strided(size, stride, x.storage_offset() + start * step)
