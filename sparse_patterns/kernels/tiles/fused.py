@@ -119,21 +119,29 @@ def attend(
     total = out if out.dtype == dtype else space.get("out", *out.shape)
     written = False
     for part in at.parts:
-        strips = strips_of(part, q.shape[0], q.shape[1], dtype)
-        fresh = not written and strips.whole
-        if not written and not fresh:
-            total.zero_()
-            lse.fill_(-torch.inf)
-        written = True
+        rows, into, into_lse = q, total, lse
+        if part.order is not None:
+            rows = _listed("rows", q, part.order, space)
+            into, into_lse = (
+                space.get("rows out", *rows.shape),
+                space.get("rows lse", *rows.shape[:2]),
+            )
+        strips = strips_of(part, rows.shape[0], rows.shape[1], dtype)
+        fresh = strips.whole and (part.order is not None or not written)
+        if not fresh and (part.order is not None or not written):
+            _clear(into, into_lse)
         keys, values = k, v
         if part.keys is not None:
-            keys, values = _gathered("keys", k, part, space), _gathered("values", v, part, space)
+            keys = _listed("keys", k, part.keys, space)
+            values = _listed("values", v, part.keys, space)
         for strip in strips.strips:
             for run, bias, empty in _masked(strip, at, part):
-                _add(q, keys, values, run, bias, empty, scale, total, lse, fresh)
+                _add(rows, keys, values, run, bias, empty, scale, into, into_lse, fresh)
+        if part.order is not None:
+            _put_back(part.order.to(q.device), into, into_lse, total, lse, written)
+        written = True
     if not written:
-        total.zero_()
-        lse.fill_(-torch.inf)
+        _clear(total, lse)
     if total is not out:
         out.copy_(total)
 
@@ -144,12 +152,39 @@ def _packed(name: str, x: Tensor, space: Workspace) -> Tensor:
     return x if own and x[0].is_contiguous() else space.get(name, *x.shape).copy_(x)
 
 
-def _gathered(name: str, x: Tensor, part: PlanPart, space: Workspace) -> Tensor:
-    """Return the keys that a part lists, in a buffer that the next part reuses."""
-    assert part.keys is not None
-    listed = part.keys.to(x.device)
+def _listed(name: str, x: Tensor, listed: Tensor, space: Workspace) -> Tensor:
+    """Return the rows that a part lists, in a buffer that the next part reuses."""
     buffer = space.get(name, x.shape[0], listed.numel(), x.shape[2])
-    return torch.index_select(x, 1, listed, out=buffer)
+    return torch.index_select(x, 1, listed.to(x.device), out=buffer)
+
+
+def _clear(total: Tensor, lse: Tensor) -> None:
+    """Write what rows have that see nothing."""
+    total.zero_()
+    lse.fill_(-torch.inf)
+
+
+def _put_back(
+    order: Tensor, found: Tensor, logs: Tensor, total: Tensor, lse: Tensor, written: bool
+) -> None:
+    """Write the rows of a part that lists its rows, or put them together with what was found.
+
+    Args:
+        order: int64 `(rows,)`, distinct.
+        found: `(heads, rows, head_dim)`.
+        logs: `(heads, rows)`.
+        total: `(heads, q_len, head_dim)`, where to write.
+        lse: `(heads, q_len)`, where to write.
+        written: Whether something was found before.
+    """
+    if not written and order.numel() < lse.shape[1]:
+        _clear(total, lse)
+    if written:
+        before, before_logs = total.index_select(1, order), lse.index_select(1, order)
+        _merge(before, before_logs, found, logs)
+        found, logs = before, before_logs
+    total.index_copy_(1, order, found)
+    lse.index_copy_(1, order, logs)
 
 
 def _masked(
@@ -210,6 +245,11 @@ def _add(
         into.copy_(found)
         into_logs.copy_(logs)
         return
+    _merge(into, into_logs, found, logs)
+
+
+def _merge(into: Tensor, into_logs: Tensor, found: Tensor, logs: Tensor) -> None:
+    """Put two results of the same rows over other keys together, in place."""
     both = torch.logaddexp(into_logs, logs)
     base = both.masked_fill(both == -torch.inf, 0)
     into.mul_((into_logs - base).exp_()[..., None])
