@@ -30,6 +30,7 @@ from sparse_patterns.spec.atoms import (
 from sparse_patterns.spec.base import Complement, Full, Intersection, Pattern, Union
 from sparse_patterns.spec.oracle import dense_mask
 from sparse_patterns.spec.presets import describe, get, names, register
+from sparse_patterns.spec.scores import alibi, t5_bias
 from sparse_patterns.spec.schedules import Schedule, geometric, linear, spread, steps
 from sparse_patterns.viz.figure import draw
 from sparse_patterns.viz.notebook import to_html
@@ -58,6 +59,7 @@ __all__ = [
     "Summary",
     "Union",
     "Window",
+    "alibi",
     "attention",
     "dense_mask",
     "describe",
@@ -75,6 +77,7 @@ __all__ = [
     "sparsify",
     "spread",
     "steps",
+    "t5_bias",
     "to_config",
 ]
 

@@ -27,6 +27,8 @@ from torch.nn import functional
 from sparse_patterns.kernels.base import Call, Kernel, Request, Tolerance, accumulation_dtype
 from sparse_patterns.kernels.dropout import Dropout
 from sparse_patterns.kernels.global_rows import GlobalRows
+from sparse_patterns.kernels.scores.blocks import BlockTerms
+from sparse_patterns.kernels.scores.terms import Distances, bias_gradient
 from sparse_patterns.lowering.blocks.table import FULL, Blocks
 from sparse_patterns.lowering.plan import Plan
 
@@ -88,12 +90,14 @@ class XformersBlocksKernel(Kernel):
 
     def forward(self, call: Call, plan: Plan) -> tuple[Tensor, Tensor]:
         """Return output and log-sum-exp; see `Kernel.forward`."""
-        rows = GlobalRows(call, plan)
+        distances = Distances.of_call(call)
+        rows = GlobalRows(call, plan, distances)
         out = torch.zeros_like(call.q)
         lse = torch.full(call.q.shape[:3], -torch.inf, dtype=rows.dtype, device=call.q.device)
         for some in _passes(call, plan):
             q, k, v = some.inputs()
             scores = some.multiply(q, k)
+            some.terms(distances).change(scores)
             some.hide(scores)
             weights, logs = some.softmax(scores)
             Dropout(call, some.number).apply(weights)
@@ -113,7 +117,8 @@ class XformersBlocksKernel(Kernel):
         grad_lse: Tensor | None,
     ) -> tuple[Tensor, ...]:
         """Return the gradients; see `Kernel.backward`."""
-        rows = GlobalRows(call, plan)
+        distances = Distances.of_call(call, backward=True)
+        rows = GlobalRows(call, plan, distances)
         inputs = (call.q, call.k, call.v, *(call.global_qkv or ()))
         results = tuple(torch.zeros(x.shape, dtype=rows.dtype, device=x.device) for x in inputs)
         delta = (grad_out.to(rows.dtype) * out).sum(-1)
@@ -123,6 +128,8 @@ class XformersBlocksKernel(Kernel):
         for some in _passes(call, plan):
             q, k, v = some.inputs()
             weights = some.multiply(q, k)
+            terms = some.terms(distances)
+            slope = terms.change(weights)
             some.hide(weights)
             weights.sub_(some.by_row(some.take(shut, torch.inf))).exp_()
             upstream = some.take(grad_out, 0)
@@ -133,12 +140,14 @@ class XformersBlocksKernel(Kernel):
                 dropped = weights * factors
                 grad *= factors
             grad.sub_(some.by_row(some.take(delta, 0))).mul_(weights)
+            terms.differentiate(grad, slope)
             some.put(results[0], some.apply(grad, k) * call.scale)
             # The queries are scaled already.
             some.add_to_keys(results[1], some.apply(grad, q, turned=True))
             some.add_to_keys(results[2], some.apply(dropped, upstream, turned=True))
         rows.add_gradients(out, lse, grad_out, grad_lse, results)
-        return tuple(result.to(x.dtype) for result, x in zip(results, inputs, strict=True))
+        grads = tuple(result.to(x.dtype) for result, x in zip(results, inputs, strict=True))
+        return (*grads, *bias_gradient(distances))
 
 
 def missing() -> list[str]:
@@ -239,6 +248,13 @@ class _Pass:
         self.at = (examples, heads)
         self.kv_at = (examples, heads // share)
         self.dtype = accumulation_dtype(self.call.q.dtype)
+
+    def terms(self, distances: Distances | None) -> BlockTerms:
+        """Return what changes the scores of these heads."""
+        row, column = self.layout.row, self.layout.column
+        pairs = [(example, head) for example in self.examples for head in self.heads]
+        size = self.layout.table.block
+        return BlockTerms(self.call.scores, distances, pairs, row, column, size)
 
     def take(self, x: Tensor, fill: float) -> Tensor:
         """Return the rows of these heads, `(batch, block rows, ...)`, filled up to whole blocks."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -23,6 +24,8 @@ from torch.nn import functional
 
 from sparse_patterns.kernels.base import Call, Kernel, Request, Tolerance
 from sparse_patterns.kernels.global_rows import GlobalRows
+from sparse_patterns.kernels.scores.flex import FlexTerms, recording, score_grad, score_mod, terms_of
+from sparse_patterns.kernels.scores.terms import Distances
 from sparse_patterns.lowering.blocks.lists import (
     INTERVALS,
     PAGE,
@@ -93,6 +96,11 @@ class FlexKernel(Kernel):
             reasons.append(f"runs on CUDA only, not on {request.device!r}")
         if request.dropout_p:
             reasons.append("FlexAttention has no dropout; set dropout_p=0")
+        if request.bias_grad:
+            reasons.append(
+                "FlexAttention adds the gradients of a bias up in an order that changes from run to "
+                "run (distance_bias)"
+            )
         if request.head_dim > MAX_HEAD_DIM:
             reasons.append(f"head_dim must be <= {MAX_HEAD_DIM}, got {request.head_dim}")
         return reasons
@@ -113,7 +121,7 @@ class FlexKernel(Kernel):
 
     def forward(self, call: Call, plan: Plan) -> tuple[Tensor, Tensor]:
         """Return output and log-sum-exp; see `Kernel.forward`."""
-        rows = GlobalRows(call, plan)
+        rows = GlobalRows(call, plan, Distances.of_call(call))
         out = torch.zeros_like(call.q)
         lse = torch.full(call.q.shape[:3], -torch.inf, dtype=rows.dtype, device=call.q.device)
         if call.q.numel() and call.k.numel():
@@ -133,7 +141,7 @@ class FlexKernel(Kernel):
         grad_lse: Tensor | None,
     ) -> tuple[Tensor, ...]:
         """Return the gradients; see `Kernel.backward`."""
-        rows = GlobalRows(call, plan)
+        rows = GlobalRows(call, plan, Distances.of_call(call))
         inputs = (call.q, call.k, call.v, *(call.global_qkv or ()))
         dtype = call.q.dtype if rows.overwritten is None else rows.dtype
         results = tuple(torch.zeros(x.shape, dtype=dtype, device=x.device) for x in inputs)
@@ -159,13 +167,20 @@ class FlexKernel(Kernel):
         request = call.request
         variant = variant_of(request.pattern, request.heads, request.layers, request.kv_len)
         lists = lists_of(call, plan, variant.uniform).tensors()
-        arguments = (inputs, lists, call.scale, variant.bits)
+        terms = terms_of(call)
+        arguments = (inputs, lists, call.scale, variant.bits, terms)
+        with recording() if terms is not None else nullcontext():
+            return self._call(function, arguments)
+
+    def _call(
+        self, function: Callable[..., tuple[Tensor, ...]], arguments: tuple[Any, ...]
+    ) -> tuple[Tensor, ...]:
         if self.backend is None:
             return function(*arguments)
         import torch._dynamo
 
         for index, dimensions in DYNAMIC.items():
-            torch._dynamo.maybe_mark_dynamic(lists[index], dimensions)
+            torch._dynamo.maybe_mark_dynamic(arguments[1][index], dimensions)
         # A scale is one number for a whole model: as a symbol it would only slow the code.
         with torch.no_grad(), torch._dynamo.config.patch(specialize_float=True):
             results: tuple[Tensor, ...] = _compiled(function, self.backend)(*arguments)
@@ -210,7 +225,11 @@ def forget() -> None:
 
 
 def forward_pass(
-    inputs: tuple[Tensor, ...], lists: tuple[Tensor, ...], scale: float, bits: bool
+    inputs: tuple[Tensor, ...],
+    lists: tuple[Tensor, ...],
+    scale: float,
+    bits: bool,
+    terms: FlexTerms | None = None,
 ) -> tuple[Tensor, ...]:
     """Return output and log-sum-exp.
 
@@ -219,6 +238,7 @@ def forward_pass(
         lists: The tensors of `BlockLists`.
         scale: Factor of the scores.
         bits: Whether masks are looked up as bits too.
+        terms: What changes the scores, or None.
     """
     from torch.nn.attention.flex_attention import AuxRequest, flex_attention
 
@@ -228,6 +248,7 @@ def forward_pass(
         q,
         k,
         v,
+        score_mod=None if terms is None else score_mod(terms),
         block_mask=block_mask(lists, q.shape[2], k.shape[2], bits),
         scale=scale,
         enable_gqa=q.shape[1] != k.shape[1],
@@ -239,7 +260,11 @@ def forward_pass(
 
 
 def backward_pass(
-    inputs: tuple[Tensor, ...], lists: tuple[Tensor, ...], scale: float, bits: bool
+    inputs: tuple[Tensor, ...],
+    lists: tuple[Tensor, ...],
+    scale: float,
+    bits: bool,
+    terms: FlexTerms | None = None,
 ) -> tuple[Tensor, ...]:
     """Return the gradients of queries, keys and values.
 
@@ -248,6 +273,7 @@ def backward_pass(
         lists: The tensors of `BlockLists`.
         scale: Factor of the scores.
         bits: Whether masks are looked up as bits too.
+        terms: What changes the scores, or None.
     """
     from torch._higher_order_ops.flex_attention import flex_attention_backward
 
@@ -256,8 +282,13 @@ def backward_pass(
     options = {**OPTIONS, "OUTPUT_LOGSUMEXP": True, "OUTPUT_MAX": False}
     # The compiler handles the call only with all of its arguments given.
     given = (q, k, v, out, logs, grad_out, grad_logs)
-    joint: Any = None
-    grads = flex_attention_backward(*given, _score, joint, mask.as_tuple(), scale, options, (), ())
+    joint: Any = None  # the compiler derives it
+    if terms is not None and not torch.compiler.is_compiling():
+        joint = score_grad(terms)
+    change = _score if terms is None else score_mod(terms)
+    rest = (joint, mask.as_tuple(), scale, options, (), ())
+    with torch.set_grad_enabled(terms is not None):
+        grads = flex_attention_backward(*given, change, *rest)
     return tuple(grads[:3])
 
 

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from sparse_patterns.kernels.base import Call, accumulation_dtype
 from sparse_patterns.kernels.dropout import Dropout
+from sparse_patterns.kernels.scores.distances import add_at
+from sparse_patterns.kernels.scores.terms import Distances
 from sparse_patterns.lowering.plan import Group, Plan
 from sparse_patterns.spec.oracle import visible
 
@@ -51,8 +53,9 @@ class GlobalRows:
             dropped: those of global tokens and of padded queries; None where there are none.
     """
 
-    def __init__(self, call: Call, plan: Plan) -> None:
+    def __init__(self, call: Call, plan: Plan, distances: Distances | None = None) -> None:
         self.call = call
+        self.distances = distances
         self.plan = plan
         self.dtype = accumulation_dtype(call.q.dtype)
         self.examples = call.examples
@@ -66,7 +69,7 @@ class GlobalRows:
         lse.masked_fill_(self.overwritten, -torch.inf)
         for some in self._each():
             q, k, v = self._inputs(some)
-            weights, logs = self._weights(some, q, k)
+            weights, logs, _ = self._weights(some, q, k)
             factors = self._factors(some, weights)
             weights = weights if factors is None else weights * factors
             at = (some.example, some.heads[:, None], some.rows)
@@ -106,7 +109,7 @@ class GlobalRows:
         for some in self._each():
             q, k, v = self._inputs(some)
             at = (some.example, some.heads[:, None], some.rows)
-            weights = (q @ k.mT).masked_fill_(~some.mask, -torch.inf)
+            weights, slope = self._scores(some, q, k)
             logs = lse[at].masked_fill(lse[at] == -torch.inf, torch.inf)
             weights = weights.sub_(logs[..., None]).exp_()
             upstream = grad_out[at].to(self.dtype)
@@ -119,6 +122,12 @@ class GlobalRows:
             if factors is not None:
                 grad, dropped = grad * factors, weights * factors
             grad = grad.sub_(delta).mul_(weights)
+            if slope is not None:
+                grad.mul_(slope)
+            if self.distances is not None and self.distances.grad is not None:
+                index = self.distances.index(some.rows)
+                for head, of_head in zip(some.heads.tolist(), grad, strict=True):
+                    add_at(self.distances.grad[some.example, head], index, of_head)
             grad_q[at] += (grad @ k * scale).to(grad_q.dtype)
             # Several query heads may share a key head. The queries are scaled already.
             for total, own in ((grad_k, grad.mT @ q), (grad_v, dropped.mT @ upstream)):
@@ -173,11 +182,21 @@ class GlobalRows:
         at = (some.example, some.kv_heads)
         return q, k[at].to(self.dtype), v[at].to(self.dtype)
 
-    def _weights(self, some: RowBlock, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        scores = (q @ k.mT).masked_fill_(~some.mask, -torch.inf)
+    def _scores(self, some: RowBlock, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return masked scores of these rows, and their derivative by the products, None for 1."""
+        bias = None
+        if self.distances is not None:
+            index = self.distances.index(some.rows)
+            bias = self.distances.of(some.example)[some.heads][:, index]
+        scores = q @ k.mT
+        slope = self.call.scores.change(scores, bias)
+        return scores.masked_fill_(~some.mask, -torch.inf), slope
+
+    def _weights(self, some: RowBlock, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        scores, slope = self._scores(some, q, k)
         logs = scores.logsumexp(-1)
         shift = logs.masked_fill(logs == -torch.inf, 0)
-        return scores.sub_(shift[..., None]).exp_(), logs
+        return scores.sub_(shift[..., None]).exp_(), logs, slope
 
     def _factors(self, some: RowBlock, like: Tensor) -> Tensor | None:
         """Draw the dropout of these rows."""

@@ -114,6 +114,8 @@ def backward_parts(
                     grad.mul_(factors)
                 piece.fold(grad_values, folded)
                 grad.sub_(piece.queries(delta)[..., None]).mul_(weights)
+                if side.terms is not None:
+                    side.terms.differentiate(grad, piece, part, space)
                 add_matmul(piece.queries(grads.q), grad, piece.keys(keys), space)
                 folded = space.get("folded", weights.shape[0], piece.run.keys, keys.shape[1])
                 matmul(grad.mT, piece.queries(side.q), folded)
@@ -132,6 +134,8 @@ def _scores(
     q, k = piece.queries(side.q), piece.keys(keys)
     scores = space.get("scores", q.shape[0], q.shape[1], k.shape[1])
     matmul(q, k.mT, scores)
+    if side.terms is not None:
+        side.terms.change(scores, piece, part, space)
     if not side.small:
         piece.hide(scores, at, part, additive=True)
     return scores
