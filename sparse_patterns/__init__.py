@@ -30,8 +30,8 @@ from sparse_patterns.spec.atoms import (
 from sparse_patterns.spec.base import Complement, Full, Intersection, Pattern, Union
 from sparse_patterns.spec.oracle import dense_mask
 from sparse_patterns.spec.presets import describe, get, names, register
-from sparse_patterns.spec.scores import alibi, t5_bias
 from sparse_patterns.spec.schedules import Schedule, geometric, linear, spread, steps
+from sparse_patterns.spec.scores import alibi, t5_bias
 from sparse_patterns.viz.figure import draw
 from sparse_patterns.viz.notebook import to_html
 from sparse_patterns.viz.text import show

@@ -306,7 +306,9 @@ def gradients(
 def differentiable(tensors: Sequence[Tensor | None], bias_grad: bool) -> list[int]:
     """Return which arguments have gradients: of the inputs, the sinks and the bias, those given."""
     wanted = (*[True] * 7, bias_grad)
-    return [n for n, (x, own) in enumerate(zip(tensors, wanted, strict=False)) if own and x is not None]
+    return [
+        n for n, (x, own) in enumerate(zip(tensors, wanted, strict=False)) if own and x is not None
+    ]
 
 
 @_attend_backward.register_fake

@@ -49,7 +49,7 @@ class Terms:
     Attributes:
         bias: Added to the scores, broadcasts to `(..., rows, n)`; or None.
         softcap: Scores become `softcap * tanh(score / softcap)`; None leaves them.
-        sink: A logit that takes weight in each row, of one element; or None.
+        sink: A logit that takes weight in each row, broadcasts to `(..., rows)`; or None.
     """
 
     bias: Tensor | None = None
@@ -59,7 +59,7 @@ class Terms:
     def change(self, scores: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the changed scores, and their derivative by the old ones, None where it is 1."""
         if self.bias is not None:
-            scores = scores + self.bias.double()
+            scores = scores + self.bias.to(scores.dtype)
         if self.softcap is None:
             return scores, None
         bent = torch.tanh(scores / self.softcap)

@@ -24,7 +24,13 @@ from torch.nn import functional
 
 from sparse_patterns.kernels.base import Call, Kernel, Request, Tolerance
 from sparse_patterns.kernels.global_rows import GlobalRows
-from sparse_patterns.kernels.scores.flex import FlexTerms, recording, score_grad, score_mod, terms_of
+from sparse_patterns.kernels.scores.flex import (
+    FlexTerms,
+    recording,
+    score_grad,
+    score_mod,
+    terms_of,
+)
 from sparse_patterns.kernels.scores.terms import Distances
 from sparse_patterns.lowering.blocks.lists import (
     INTERVALS,
@@ -96,6 +102,8 @@ class FlexKernel(Kernel):
             reasons.append(f"runs on CUDA only, not on {request.device!r}")
         if request.dropout_p:
             reasons.append("FlexAttention has no dropout; set dropout_p=0")
+        if request.softcap and request.needs_grad:
+            reasons.append("torch's compiler finds no derivative of a capped score here (softcap)")
         if request.bias_grad:
             reasons.append(
                 "FlexAttention adds the gradients of a bias up in an order that changes from run to "

@@ -192,7 +192,9 @@ class GlobalRows:
         slope = self.call.scores.change(scores, bias)
         return scores.masked_fill_(~some.mask, -torch.inf), slope
 
-    def _weights(self, some: RowBlock, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _weights(
+        self, some: RowBlock, q: Tensor, k: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         scores, slope = self._scores(some, q, k)
         logs = scores.logsumexp(-1)
         shift = logs.masked_fill(logs == -torch.inf, 0)

@@ -258,9 +258,7 @@ class _Repair:
         for value, marked in zip(inputs[2::3], marks or (), strict=marks is not None):
             value.masked_fill_(marked[..., None], 1)
         return self._with(
-            replace(
-                self.call, request=replace(self.call.request, dropout_p=0.0), scores=PLAIN
-            ),
+            replace(self.call, request=replace(self.call.request, dropout_p=0.0), scores=PLAIN),
             inputs,
         )
 

@@ -70,9 +70,7 @@ def score_grad(terms: FlexTerms) -> Callable[..., list[Tensor | None]]:
     return change
 
 
-def _biased(
-    terms: FlexTerms, score: Tensor, b: Tensor, h: Tensor, q: Tensor, k: Tensor
-) -> Tensor:
+def _biased(terms: FlexTerms, score: Tensor, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
     values, place, _ = terms
     if values is None or place is None:
         return score
