@@ -215,6 +215,8 @@ class Given(NamedTuple):
     bias_grad: bool
 
 
+_LEARNED = Given._fields.index("distance_bias") + 1
+
 _SCHEMA_TYPES = {
     "Tensor": "Tensor",
     "Tensor | None": "Tensor?",
@@ -304,11 +306,9 @@ def gradients(
 
 
 def differentiable(tensors: Sequence[Tensor | None], bias_grad: bool) -> list[int]:
-    """Return which arguments have gradients: of the inputs, the sinks and the bias, those given."""
-    wanted = (*[True] * 7, bias_grad)
-    return [
-        n for n, (x, own) in enumerate(zip(tensors, wanted, strict=False)) if own and x is not None
-    ]
+    """Return which arguments have gradients: of inputs, sinks and bias, those that are given."""
+    given = [n for n, x in enumerate(tensors[:_LEARNED]) if x is not None]
+    return given if bias_grad else [n for n in given if n != _LEARNED - 1]
 
 
 @_attend_backward.register_fake

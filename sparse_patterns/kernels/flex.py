@@ -106,8 +106,8 @@ class FlexKernel(Kernel):
             reasons.append("torch's compiler finds no derivative of a capped score here (softcap)")
         if request.bias_grad:
             reasons.append(
-                "FlexAttention adds the gradients of a bias up in an order that changes from run to "
-                "run (distance_bias)"
+                "FlexAttention sums the gradients of a bias in an order that differs between runs "
+                "(distance_bias)"
             )
         if request.head_dim > MAX_HEAD_DIM:
             reasons.append(f"head_dim must be <= {MAX_HEAD_DIM}, got {request.head_dim}")

@@ -69,7 +69,7 @@ class GlobalRows:
         lse.masked_fill_(self.overwritten, -torch.inf)
         for some in self._each():
             q, k, v = self._inputs(some)
-            weights, logs, _ = self._weights(some, q, k)
+            weights, logs = self._weights(some, q, k)
             factors = self._factors(some, weights)
             weights = weights if factors is None else weights * factors
             at = (some.example, some.heads[:, None], some.rows)
@@ -192,13 +192,11 @@ class GlobalRows:
         slope = self.call.scores.change(scores, bias)
         return scores.masked_fill_(~some.mask, -torch.inf), slope
 
-    def _weights(
-        self, some: RowBlock, q: Tensor, k: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        scores, slope = self._scores(some, q, k)
+    def _weights(self, some: RowBlock, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        scores, _ = self._scores(some, q, k)
         logs = scores.logsumexp(-1)
         shift = logs.masked_fill(logs == -torch.inf, 0)
-        return scores.sub_(shift[..., None]).exp_(), logs, slope
+        return scores.sub_(shift[..., None]).exp_(), logs
 
     def _factors(self, some: RowBlock, like: Tensor) -> Tensor | None:
         """Draw the dropout of these rows."""

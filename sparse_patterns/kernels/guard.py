@@ -248,7 +248,7 @@ class _Repair:
         )
 
     def _blank(self, marks: list[Tensor] | None = None) -> Call:
-        """Return the call with products alone, no dropout, and zeros for all inputs but marked values.
+        """Return the call with plain scores, no dropout, and zeros for all but marked values.
 
         Args:
             marks: bool `(batch, kv_heads, kv_len)`, of the values and, if there are any, of those

@@ -225,7 +225,8 @@ class KeyValueCache:
         given = [x for x in (q, k, v, *more) if isinstance(x, Tensor)]
         if torch.is_grad_enabled() and any(x.requires_grad for x in given):
             raise RuntimeError(
-                "the cache keeps no gradients, but q, k, v, scale, sinks or distance_bias requires one; "
+                "the cache keeps no gradients, but q, k, v, scale, sinks or distance_bias requires "
+                "one; "
                 "call it under torch.no_grad() or torch.inference_mode()"
             )
 

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparse_patterns.spec import arguments
 from sparse_patterns.spec.arguments import floating, real
 from sparse_patterns.spec.fields import LARGEST, boolean, integer
 
@@ -111,10 +110,9 @@ def t5_bias(
         TypeError: An argument has the wrong type.
         ValueError: The weight has another shape, or a number is not allowed.
     """
-    if floating("weight", weight).ndim != 2 or not weight.shape[1]:
-        raise ValueError(
-            f"weight must have shape (buckets, heads), got {tuple(arguments.tensor('', weight).shape)}"
-        )
+    shape = tuple(floating("weight", weight).shape)
+    if len(shape) != 2 or not shape[1]:
+        raise ValueError(f"weight must have shape (buckets, heads), got {shape}")
     m = integer("max_distance", max_distance, 0, LARGEST)
     boolean("bidirectional", bidirectional)
     buckets = weight.shape[0] // 2 if bidirectional else weight.shape[0]

@@ -12,7 +12,8 @@ from torch import Tensor
 from sparse_patterns.kernels.scores.terms import Distances
 
 FlexTerms = tuple[Tensor | None, Tensor | None, float | None]
-"""The bias `(heads, distances)` or `(batch, heads, distances)` and the index of row 0 with key 0, or None; the cap."""
+"""The bias, `(heads, distances)` or one for each example, and the index of row 0 with key 0, or
+None; and the cap."""
 
 
 def terms_of(call: Any) -> FlexTerms | None:

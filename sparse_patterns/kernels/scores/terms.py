@@ -95,7 +95,7 @@ class Distances:
         return self.values[example if self.values.shape[0] > 1 else 0]
 
     def matrix(self, some: slice) -> Tensor:
-        """Return the bias of every pair of some examples, `(examples or 1, heads, q_len, kv_len)`."""
+        """Return the bias of all pairs, `(examples or 1, heads, q_len, kv_len)` of some."""
         values = self.values[some] if self.values.shape[0] > 1 else self.values
         return strip(values, self.q_len - 1, self.q_len, 1, self.kv_len, 1)
 

@@ -158,13 +158,10 @@ class _Heads:
         scores, distances = self.call.scores, self.distances
         if scores.plain:
             return side
-        bias = grad = None
-        origin = 0
-        if distances is not None:
-            bias, origin = distances.of(example)[head], distances.origin - distances.q_offset
-            grad = None if distances.grad is None else distances.grad[example, head]
-        terms = HeadTerms(scores.softcap, bias, origin, self.backward, grad)
-        return replace(side, small=terms.is_small(side.bound, parts), terms=terms)
+        terms = HeadTerms.of(side.q, scores, distances, example, head)
+        terms.backward = self.backward
+        small = terms.is_small(side.bound, parts, self.call.key_mask is not None)
+        return replace(side, small=small, terms=terms)
 
     def row_side(self, side: Side, part: PlanPart, example: int, head: int) -> Side:
         """Return the matrices that the rows of global tokens are computed from."""

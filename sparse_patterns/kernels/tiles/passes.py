@@ -133,9 +133,10 @@ def _scores(
     """
     q, k = piece.queries(side.q), piece.keys(keys)
     scores = space.get("scores", q.shape[0], q.shape[1], k.shape[1])
-    matmul(q, k.mT, scores)
-    if side.terms is not None:
-        side.terms.change(scores, piece, part, space)
+    if side.terms is None:
+        matmul(q, k.mT, scores)
+    else:
+        side.terms.fill(scores, k, piece, part, space)
     if not side.small:
         piece.hide(scores, at, part, additive=True)
     return scores
