@@ -43,6 +43,9 @@ def umt5() -> nn.Module:
 
 
 MODELS = {"gemma2": gemma2, "gpt_oss": gpt_oss, "t5": t5, "umt5": umt5}
+TYPES = {"gpt_oss": torch.float32, "gemma2": torch.float32}
+"""Experts have no products in float64, and Gemma2's own softmax is of float32 in any case."""
+
 LEARNED = {"gpt_oss": "sinks", "t5": "relative_attention_bias", "umt5": "relative_attention_bias"}
 
 
@@ -65,13 +68,14 @@ def outcome(model: nn.Module, name: str, padded: bool) -> list[torch.Tensor]:
 @pytest.mark.parametrize("name", MODELS)
 def test_it_equals_its_own_attention_under_the_same_mask(name: str, padded: bool) -> None:
     model = set_pattern(finish(MODELS[name]()), NEAR)
+    model.to(TYPES.get(name, torch.float64))
     got = outcome(model, name, padded)
     with with_reference(model, NEAR):
         wanted = outcome(model, name, padded)
     for one, other in zip(got, wanted, strict=True):
-        # The models round caps, sinks or rotary positions to float32 on the way.
+        # The models round rotary positions or weights to float32 on the way.
         size = float(other.abs().max())
-        torch.testing.assert_close(one / size, other / size, rtol=0, atol=3e-6)
+        torch.testing.assert_close(one / size, other / size, rtol=0, atol=1e-5)
     model.set_attn_implementation("eager")
     full = outcome(model, name, padded)
     assert float((got[0] - full[0]).abs().max()) > 1e-3 * float(full[0].abs().max())
