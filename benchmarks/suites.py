@@ -13,6 +13,7 @@ from benchmarks.timing import Effort
 
 SUITES = {
     "core": "benchmarks.core",
+    "scores": "benchmarks.scores",
     "first": "benchmarks.first.suite",
     "lm": "benchmarks.models.lm",
     "encoder": "benchmarks.models.encoder",

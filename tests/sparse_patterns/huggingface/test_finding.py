@@ -62,7 +62,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: on_meta("doge"),
         "DogeModel cannot have a pattern: its attention makes",
     ),
-    "beit": (lambda: on_meta("beit"), "BeitModel adds a bias to its scores.*the kernels add none"),
+    "beit": (lambda: on_meta("beit"), "BeitModel adds a bias to its scores by places"),
     "bart": (bart, "BartModel attends from one sequence to another"),
     "bart's decoder": (lambda: bart().decoder, "BartDecoder attends from one sequence to another"),
     "values of another size": (
