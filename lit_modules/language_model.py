@@ -40,7 +40,8 @@ class LanguageModel(ScoredModule):
         heads: Attention heads of a layer.
         width: Features of a token; a multiple of `heads`.
         feedforward_width: Features inside the feed-forward; four times `width` by default.
-        positions: rotary (relative, any length) or learned (absolute, up to `max_length`).
+        positions: rotary, alibi or t5 (relative, any length) or learned (absolute, up to
+            `max_length`).
         max_length: Tokens of the longest sequence, for learned positions.
         dropout: Share of embeddings and of each branch's output that is dropped in training.
         attention_dropout: Share of attention probabilities that is dropped in training.
@@ -75,7 +76,7 @@ class LanguageModel(ScoredModule):
         heads: int = 8,
         width: int = 256,
         feedforward_width: int | None = None,
-        positions: Literal["rotary", "learned"] = "rotary",
+        positions: Literal["rotary", "learned", "alibi", "t5"] = "rotary",
         max_length: int | None = None,
         dropout: float = 0.1,
         attention_dropout: float = 0.0,

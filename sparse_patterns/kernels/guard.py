@@ -193,8 +193,9 @@ class _Repair:
         lse.masked_fill_(undefined, torch.nan)
         for some in self._each(computed):
             inputs = self._inputs(some)
-            given = (some.mask, self.call.scale, some.factors, self._terms(some))
-            values, logs, _ = exact.attend(*inputs, *given)
+            values, logs, _ = exact.attend(
+                *inputs, some.mask, self.call.scale, some.factors, self._terms(some)
+            )
             at = (some.example, some.head, some.rows)
             out[at], lse[at] = values.to(out.dtype), logs.to(lse.dtype)
         return out, lse

@@ -169,7 +169,12 @@ class KeyValueCache:
         from sparse_patterns.functional import attention
 
         given = {} if terms is None else vars(terms)
-        same = {"layer": self.layer, "layers": self.layers, "scale": scale, "kernel": kernel}
+        same: dict[str, Any] = {
+            "layer": self.layer,
+            "layers": self.layers,
+            "scale": scale,
+            "kernel": kernel,
+        }
         out = attention(q, k, v, self.pattern, **same, **given)
         assert isinstance(out, Tensor)
         if q.shape[2]:

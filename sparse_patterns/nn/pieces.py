@@ -192,8 +192,9 @@ def _attend_backward(
 ) -> list[Tensor]:
     """Return the gradients by the kernels of the forward pass."""
     texts = Texts(*given)
-    at = differentiable(texts, texts.bias_grad)
-    inputs = [texts[n] for n in at]
+    tensors = (*texts[:6], texts.sinks, texts.distance_bias)
+    at = differentiable(tensors, texts.bias_grad)
+    inputs = [x for n, x in enumerate(tensors) if n in at and x is not None]
     grads = [torch.zeros_like(x) for x in inputs]
     for call, part in calls_of(texts):
         if part is None:

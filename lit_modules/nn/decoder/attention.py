@@ -1,4 +1,4 @@
-"""Causal self-attention with rotary positions, segment memory and a rolling cache.
+"""Causal self-attention with relative positions, segment memory and a rolling cache.
 
 Shapes: B batch, H heads, L tokens of the segment, M tokens of memory, D head_dim.
 """
@@ -60,19 +60,21 @@ class SelfAttention(nn.Module):
         memory_mask: Tensor | None = None,
         segment_ids: Tensor | None = None,
         cache: sp.KeyValueCache | None = None,
+        distance_bias: Tensor | None = None,
     ) -> tuple[Tensor, KeysValues]:
         """Attend to the segment and to what came before it.
 
         Args:
             x: Tokens (B, L, width).
             rotary: Rotations of the last tokens of memory and segment, at least M + L of them; None
-                for learned positions.
+                for other positions.
             memory: Keys and values of earlier tokens, each (B, H, M, D).
             memory_mask: bool (B, at least M), ending with the segment's predecessor; False for
                 tokens of another stream.
             segment_ids: int (B, L), for a pattern with `SameDocument()`; positions of the pattern
                 start over in each document.
             cache: Rolling cache for generation, instead of memory.
+            distance_bias: Bias of the scores by distance, as in `sparse_patterns.attention`.
 
         Returns:
             Tokens (B, L, width), and all keys before rotation and values, each (B, H, M + L, D).
@@ -89,7 +91,7 @@ class SelfAttention(nn.Module):
             q = rotate(q, _last(rotary, length))
             k = rotate(k, _last(rotary, k.shape[2]))
         if cache is not None:
-            out = cache.attend(q, k, v, kernel=self.kernel)
+            out = cache.attend(q, k, v, kernel=self.kernel, distance_bias=distance_bias)
         elif segment_ids is not None and sp.SameDocument() in self.pattern.walk():
             out = attend_documents(
                 q,
@@ -101,6 +103,7 @@ class SelfAttention(nn.Module):
                 layers=self.layers,
                 dropout_p=self.dropout if self.training else 0.0,
                 kernel=self.kernel,
+                distance_bias=distance_bias,
             )
         else:
             attended = sp.attention(
@@ -114,6 +117,7 @@ class SelfAttention(nn.Module):
                 segment_ids=segment_ids,
                 dropout_p=self.dropout if self.training else 0.0,
                 kernel=self.kernel,
+                distance_bias=distance_bias,
             )
             assert isinstance(attended, Tensor)
             out = attended

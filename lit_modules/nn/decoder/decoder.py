@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 import sparse_patterns as sp
 from lit_modules.nn.decoder.attention import KeysValues, SelfAttention
 from lit_modules.nn.decoder.block import Block
+from lit_modules.nn.decoder.distances import DistanceBias
 from lit_modules.nn.decoder.embeddings import LearnedPositions, Rotary, rotary_tables
 from lit_modules.nn.patterns import PatternLike, causal, memory_lengths, resolve
 from sparse_patterns.nn.documents import positions_in
@@ -49,7 +50,8 @@ class Decoder(nn.Module):
         width: Features of a token; a multiple of `heads`.
         feedforward_width: Features inside the feed-forward; four times `width` by default.
         pattern: What attends to what: a registered name, a config or a pattern.
-        positions: `rotary` (relative, any length) or `learned` (absolute, up to `max_length`).
+        positions: `rotary`, `alibi` or `t5` (relative, any length), or `learned` (absolute, up to
+            `max_length`). ALiBi is a fixed bias of the scores by distance, T5's a learned one.
         max_length: Tokens of the longest sequence, for learned positions.
         dropout: Share of embeddings and of each branch's output that is dropped in training.
         attention_dropout: Share of attention probabilities that is dropped in training.
@@ -70,7 +72,7 @@ class Decoder(nn.Module):
         width: int,
         pattern: PatternLike,
         feedforward_width: int | None = None,
-        positions: Literal["rotary", "learned"] = "rotary",
+        positions: Literal["rotary", "learned", "alibi", "t5"] = "rotary",
         max_length: int | None = None,
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
@@ -100,6 +102,7 @@ class Decoder(nn.Module):
         if positions == "learned":
             assert max_length is not None
             self.positions = LearnedPositions(max_length, width)
+        self.distances = DistanceBias(positions, heads) if positions in ("alibi", "t5") else None
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList()
         for layer in range(layers):
@@ -220,6 +223,7 @@ class Decoder(nn.Module):
         rotary = self._rotary(input_ids, start, memory, x.dtype)
         if self.positions is not None:
             x = x + self._learned(self.positions, input_ids, start, segment_ids)
+        bias = self._bias(x, start, memory)
         x = self.dropout(x)
         kept = []
         for layer, block in enumerate(self.blocks):
@@ -228,6 +232,7 @@ class Decoder(nn.Module):
                 "memory_mask": memory_mask,
                 "segment_ids": segment_ids,
                 "cache": caches[layer] if caches else None,
+                "distance_bias": bias,
             }
             if self.checkpointing and self.training and torch.is_grad_enabled():
                 x, pair = checkpoint(block, x, rotary, use_reentrant=False, **given)
@@ -252,11 +257,19 @@ class Decoder(nn.Module):
     def _rotary(
         self, ids: Tensor, start: int, memory: Sequence[KeysValues] | None, dtype: torch.dtype
     ) -> Rotary | None:
-        if self.positions is not None:
+        if self.positions is not None or self.distances is not None:
             return None
         longest = max(keys.shape[2] for keys, _ in memory) if memory else 0
         positions = torch.arange(start, start + longest + ids.shape[1], device=ids.device)
         return rotary_tables(positions, self.head_dim, dtype)
+
+    def _bias(self, x: Tensor, start: int, memory: Sequence[KeysValues] | None) -> Tensor | None:
+        """Return the bias of the scores by distance, None for other positions."""
+        if self.distances is None:
+            return None
+        longest = max(keys.shape[2] for keys, _ in memory) if memory else 0
+        bias: Tensor = self.distances(start + longest + x.shape[1], x)
+        return bias
 
 
 def _tail(pair: KeysValues, tokens: int) -> KeysValues:
@@ -277,15 +290,17 @@ def _check_sizes(**sizes: int) -> None:
 
 
 def _check_positions(positions: str, max_length: int | None, width: int, heads: int) -> None:
-    if positions not in ("rotary", "learned"):
-        raise ValueError(f"positions must be 'rotary' or 'learned', got {positions!r}")
+    if positions not in ("rotary", "learned", "alibi", "t5"):
+        raise ValueError(
+            f"positions must be 'rotary', 'learned', 'alibi' or 't5', got {positions!r}"
+        )
     if positions == "rotary" and width // heads % 2:
         raise ValueError(
             f"positions='rotary' needs an even head size (width / heads), got {width // heads}"
         )
     if positions == "learned" and (max_length is None or max_length < 1):
         raise ValueError(f"positions='learned' needs max_length >= 1, got {max_length}")
-    if positions == "rotary" and max_length is not None:
+    if positions != "learned" and max_length is not None:
         raise ValueError(
-            f"max_length is for positions='learned'; rotary has no limit, got {max_length}"
+            f"max_length is for positions='learned'; {positions} has no limit, got {max_length}"
         )

@@ -186,10 +186,10 @@ def _steps(call: Call, plan: Plan) -> Iterator[_Step]:
             at_once = max(1, request.batch)
         for first in range(0, max(1, request.batch), at_once):
             some = slice(first, min(first + at_once, request.batch))
-            mask, empty = additive_mask(call, plan, some)
+            hidden, rows = additive_mask(call, plan, some)
             if distances is not None:
-                mask = mask + distances.matrix(some)
-            yield _Step(some, False, mask, empty, None)
+                hidden = hidden + distances.matrix(some)
+            yield _Step(some, False, hidden, rows, None)
         return
     mask = empty = padded = None
     if examples.key_mask is not None:

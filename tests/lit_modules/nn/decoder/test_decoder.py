@@ -170,7 +170,7 @@ def test_half_precision_stays_close():
         ({"width": 6}, "needs an even head size .* got 3"),
         ({"dropout": 1.0}, "dropout must be in 0..1 .* got 1.0"),
         ({"positions": "learned"}, "needs max_length >= 1, got None"),
-        ({"positions": "sinus"}, "must be 'rotary' or 'learned', got 'sinus'"),
+        ({"positions": "sinus"}, "must be 'rotary', 'learned', 'alibi' or 't5', got 'sinus'"),
         ({"max_length": 5}, "max_length is for positions='learned'"),
         ({"pattern": "longfromer"}, "longformer"),
     ],
