@@ -9,8 +9,8 @@ from torch import nn
 
 import sparse_patterns as sp
 from sparse_patterns.huggingface import set_pattern
+from tests.huggingface_reference import with_reference
 from tests.sparse_patterns.huggingface.models import HEADS, SMALL, finish
-from tests.sparse_patterns.huggingface.reference import with_reference
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
