@@ -14,6 +14,7 @@ from benchmarks.timing import Effort
 SUITES = {
     "core": "benchmarks.core",
     "grids": "benchmarks.grids",
+    "scores": "benchmarks.scores",
     "first": "benchmarks.first.suite",
     "auto": "benchmarks.auto.suite",
     "lm": "benchmarks.models.lm",

@@ -41,8 +41,8 @@ class LanguageModel(ScoredModule):
         heads: Attention heads of a layer.
         width: Features of a token; a multiple of `heads`.
         feedforward_width: Features inside the feed-forward; four times `width` by default.
-        positions: rotary or transformer-xl (both relative, any length), or learned (absolute, up to
-            `max_length`).
+        positions: rotary, transformer-xl, alibi or t5 (all relative, any length), or learned
+            (absolute, up to `max_length`).
         max_length: Tokens of the longest sequence, for learned positions.
         norm: pre normalises what goes into each branch; post the stream after each branch, with
             embeddings scaled by the root of `width`, as in Transformer-XL.
@@ -87,7 +87,7 @@ class LanguageModel(ScoredModule):
         heads: int = 8,
         width: int = 256,
         feedforward_width: int | None = None,
-        positions: Literal["rotary", "transformer-xl", "learned"] = "rotary",
+        positions: Literal["rotary", "transformer-xl", "alibi", "t5", "learned"] = "rotary",
         max_length: int | None = None,
         norm: Literal["pre", "post"] = "pre",
         activation: str = "gelu",

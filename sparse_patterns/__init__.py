@@ -32,6 +32,7 @@ from sparse_patterns.spec.grids import GridWindow
 from sparse_patterns.spec.oracle import dense_mask
 from sparse_patterns.spec.presets import describe, get, names, register
 from sparse_patterns.spec.schedules import Schedule, geometric, linear, spread, steps
+from sparse_patterns.spec.scores import alibi, t5_bias
 from sparse_patterns.viz.figure import draw
 from sparse_patterns.viz.notebook import to_html
 from sparse_patterns.viz.text import show
@@ -60,6 +61,7 @@ __all__ = [
     "Summary",
     "Union",
     "Window",
+    "alibi",
     "attention",
     "dense_mask",
     "describe",
@@ -77,6 +79,7 @@ __all__ = [
     "sparsify",
     "spread",
     "steps",
+    "t5_bias",
     "to_config",
 ]
 

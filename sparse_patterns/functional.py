@@ -7,6 +7,7 @@ operator runs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ForwardRef, NamedTuple
 
 import torch
@@ -18,8 +19,11 @@ from sparse_patterns.kernels import guard
 from sparse_patterns.kernels.base import Call, Request, accumulation_dtype
 from sparse_patterns.kernels.dispatch import KERNELS, check_kernel, choose
 from sparse_patterns.kernels.examples import give
+from sparse_patterns.kernels.scores.sinks import gradient as sink_gradient
+from sparse_patterns.kernels.scores.terms import Scores
 from sparse_patterns.kernels.transforms import (
     cast,
+    in_torch_func,
     refuse_forward_mode,
     register,
     run,
@@ -27,6 +31,7 @@ from sparse_patterns.kernels.transforms import (
 )
 from sparse_patterns.spec.base import Pattern
 from sparse_patterns.spec.fields import boolean
+from sparse_patterns.spec.scores import check_devices, check_scores
 from sparse_patterns.spec.validation import check_call, is_three_tensors
 
 
@@ -46,6 +51,9 @@ def attention(
     dropout_p: float = 0.0,
     kernel: str = "auto",
     return_lse: bool = False,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+    distance_bias: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Softmax attention over the pairs that a pattern makes visible.
 
@@ -79,10 +87,15 @@ def attention(
         kernel: Name of a kernel, which is used or refused; "auto", the fastest by declared rates;
             or "tune", the fastest by measurement, made once for each case and kept on disk.
         return_lse: Also return the log-sum-exp of each row's scores.
+        softcap: Scores become `softcap * tanh(score / softcap)`, after `distance_bias` is added.
+        sinks: `(heads,)`, a logit of each head that takes weight in every row and has no value; the
+            log-sum-exp counts it. A row that sees no key is zeros with it too.
+        distance_bias: `(heads, 2 * m + 1)`: entry `clip(j - i, -m, m) + m` is added to the scaled
+            score of query position `i` and key position `j`; see `alibi` and `t5_bias`.
 
     Returns:
         The output, of the shape and layout of `q`; with `return_lse` also `(batch, heads, q_len)`
-        in the accumulation type, -inf for a query that sees no key.
+        in the accumulation type, -inf (with `sinks`: the sink) for a query that sees no key.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -112,13 +125,17 @@ def attention(
         layers,
         q_offset,
     )
+    cap = check_scores(softcap, sinks, distance_bias, q.shape[1])
+    check_devices(q, sinks, distance_bias)
     factor, inputs = scaled_inputs(scale, q, k, v, global_qkv)
+    added = score_tensors(q, sinks, distance_bias)
     offset = k.shape[2] - q.shape[2] if q_offset is None else q_offset
     seed = draw_seed() if dropout_p else None
     if not torch.compiler.is_compiling():
         give(key_mask, global_mask, segment_ids)
     given = Given(
         *inputs,
+        *added,
         key_mask,
         global_mask,
         segment_ids,
@@ -130,10 +147,16 @@ def attention(
         factor,
         float(dropout_p),
         kernel,
-        needs_grad(*inputs),
+        needs_grad(*inputs, *added),
+        cap,
+        wants_grad(added[1]),
     )
     out, lse, _ = run(_FORWARD, given)
-    return (out, lse) if return_lse else out
+    if not return_lse:
+        return out
+    if added[0] is not None:
+        lse = torch.where(lse == -torch.inf, added[0][..., None], lse)
+    return out, lse
 
 
 def draw_seed() -> Tensor:
@@ -146,6 +169,28 @@ def needs_grad(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
 
 
+def score_tensors(
+    q: Tensor, sinks: Tensor | None, distance_bias: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return sinks and bias as the operators take them: for each example, as sums are held.
+
+    Raises:
+        NotImplementedError: One of them carries a forward-mode derivative.
+    """
+    refuse_forward_mode(sinks, distance_bias)
+    dtype = accumulation_dtype(q.dtype)
+    spread = [
+        None if x is None else x.to(dtype).expand(q.shape[0], *x.shape)
+        for x in (sinks, distance_bias)
+    ]
+    return spread[0], spread[1]
+
+
+def wants_grad(bias: Tensor | None) -> bool:
+    """Return whether the gradient of a bias may be asked for; inside `torch.func` none can say."""
+    return bias is not None and (needs_grad(bias) or in_torch_func())
+
+
 class Given(NamedTuple):
     """What the operators are given: the tensors of a call, then the numbers and names."""
 
@@ -155,6 +200,8 @@ class Given(NamedTuple):
     global_q: Tensor | None
     global_k: Tensor | None
     global_v: Tensor | None
+    sinks: Tensor | None
+    distance_bias: Tensor | None
     key_mask: Tensor | None
     global_mask: Tensor | None
     segment_ids: Tensor | None
@@ -167,7 +214,11 @@ class Given(NamedTuple):
     dropout_p: float
     kernel: str
     needs_grad: bool
+    softcap: float | None
+    bias_grad: bool
 
+
+_LEARNED = Given._fields.index("distance_bias") + 1
 
 _SCHEMA_TYPES = {
     "Tensor": "Tensor",
@@ -175,6 +226,7 @@ _SCHEMA_TYPES = {
     "str": "str",
     "int": "SymInt",
     "float": "float",
+    "float | None": "float?",
     "bool": "bool",
 }
 
@@ -243,12 +295,23 @@ def gradients(
     grad_out: Tensor,
     grad_lse: Tensor | None = None,
 ) -> list[Tensor]:
-    """Return the gradients of the inputs that there are, by the kernel of a number."""
+    """Return the gradients that are `differentiable`, by the kernel of a number."""
     call = _call(given)
     kernel = list(KERNELS.values())[number]
     with torch.autocast(call.q.device.type, enabled=False):
         plan = call.request.plan
-        return list(guard.backward(kernel, call, plan, out, lse, grad_out, grad_lse))
+        grads = list(guard.backward(kernel, call, plan, out, lse, grad_out, grad_lse))
+    logits = call.scores.sinks
+    if logits is not None:
+        at = len(grads) - int(call.scores.bias_grad)
+        grads.insert(at, sink_gradient(logits, out, lse, grad_out, grad_lse))
+    return grads
+
+
+def differentiable(tensors: Sequence[Tensor | None], bias_grad: bool) -> list[int]:
+    """Return which arguments have gradients: of inputs, sinks and bias, those that are given."""
+    given = [n for n, x in enumerate(tensors[:_LEARNED]) if x is not None]
+    return given if bias_grad else [n for n in given if n != _LEARNED - 1]
 
 
 @_attend_backward.register_fake
@@ -260,7 +323,7 @@ def _(
     grad_lse: Tensor | None,
     *given: Any,
 ) -> list[Tensor]:
-    return [torch.empty_like(x) for x in given[:6] if x is not None]
+    return [torch.empty_like(given[n]) for n in differentiable(given, given[-1])]
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -281,8 +344,9 @@ def _differentiate(
     if grad_out is None:
         grad_out = torch.zeros_like(out)
     given = (out, lse, choice, grad_out, grad_lse, *tensors, *ctx.plain)
-    grads = run(_BACKWARD, given)
-    return (*grads, *nothing[len(grads) :])
+    grads = iter(run(_BACKWARD, given))
+    wanted = differentiable(tensors, ctx.plain[-1])
+    return tuple(next(grads) if n in wanted else None for n in range(len(nothing)))
 
 
 _FORWARD, _BACKWARD = register(
@@ -318,13 +382,19 @@ def _call(given: Given) -> Call:
         segment_ids=given.segment_ids is not None,
         dropout_p=given.dropout_p,
         needs_grad=given.needs_grad,
+        softcap=given.softcap is not None,
+        sinks=given.sinks is not None,
+        distance_bias=given.distance_bias is not None,
+        bias_grad=given.bias_grad,
     )
     own = None
     if given.global_q is not None and given.global_k is not None and given.global_v is not None:
         own = (given.global_q, given.global_k, given.global_v)
     masks = (given.key_mask, given.global_mask, given.segment_ids)
     seed = 0 if given.seed is None else int(given.seed)
-    return Call(request, q, k, given.v, own, *masks, float(given.scale), seed)
+    cap = None if given.softcap is None else float(given.softcap)
+    scores = Scores(cap, given.sinks, given.distance_bias, given.bias_grad)
+    return Call(request, q, k, given.v, own, *masks, float(given.scale), seed, scores)
 
 
 @register_flop_formula(torch.ops.sparse_patterns.attend, get_raw=True)

@@ -23,6 +23,7 @@ from sparse_patterns.huggingface.given import Given
 from sparse_patterns.huggingface.interface import NAME, PLACE, SAVED, Place, register, remember
 from sparse_patterns.huggingface.requests import refuse_weights
 from sparse_patterns.huggingface.saving import keep
+from sparse_patterns.huggingface.scores import leave_tables
 from sparse_patterns.huggingface.static import leave_masks_to_the_model
 from sparse_patterns.spec.base import Pattern
 from sparse_patterns.spec.binding import bind
@@ -161,6 +162,7 @@ def _attach(model: PreTrainedModel, pattern: Pattern, attentions: dict[str, nn.M
     given = Given()
     for layer, module in zip(places, attentions.values(), strict=True):
         setattr(module, PLACE, Place(pattern, layer, layers, given))
+        leave_tables(module)
     keep(model, pattern)
     refuse_weights(model)
     leave_masks_to_the_model(model)

@@ -16,7 +16,7 @@ from torch import nn
 # Models whose attention is chosen or masked by their own code, so that a pattern would be lost.
 _BY_MODEL = {
     "pixtral": "its images lie in one row, with a mask of pairs",
-    "inkling_text": "it adds a bias of distances to its scores, and the kernels add none",
+    "inkling_text": "it adds a bias to its scores that depends on the queries",
     "doge": "its attention makes a mask of its own from the values",
     "hy_v4": "its attention chooses blocks of keys by itself",
 }
@@ -84,17 +84,12 @@ def why_not(model: nn.Module, config: Any, attentions: dict[str, nn.Module]) -> 
         return f"{kind} cannot have a pattern: {_BY_MODEL[config.model_type]}"
     for name, module in model.named_modules():
         if "RelativePositionBias" in type(module).__name__:
-            return f"{kind} adds a bias to its scores ({name}), and the kernels add none"
+            return f"{kind} adds a bias to its scores by places in an image ({name})"
     for name, module in attentions.items():
-        if getattr(module, "sinks", None) is not None:
-            return f"{name} has learned attention sinks (s_aux), which the kernels do not have"
-        cap = getattr(module, "attn_logit_softcapping", None)
-        if cap is not None:
-            return f"{name} caps its scores (softcap={cap}), which the kernels do not"
         if getattr(module, "indexer", None) is not None:
             return f"{name} chooses keys by itself, so that a pattern would be lost"
         if getattr(module, "position_embeddings_type", None) == "relative":
-            return f"{name} adds a bias of distances to its scores, and the kernels add none"
+            return f"{name} adds a bias to its scores that depends on the queries"
         sizes = getattr(module, "qk_head_dim", None), getattr(module, "v_head_dim", None)
         if None not in sizes and sizes[0] != sizes[1]:
             return (

@@ -17,6 +17,7 @@ from sparse_patterns.huggingface.masks import CAUSAL, ModelMask, padding_alone, 
 from sparse_patterns.huggingface.packing import documents_in
 from sparse_patterns.huggingface.positions import attend_texts
 from sparse_patterns.huggingface.requests import PACKING, check_request
+from sparse_patterns.huggingface.scores import take_scores
 from sparse_patterns.spec.atoms import BatchGlobal, SameDocument
 from sparse_patterns.spec.base import Pattern, uses
 from sparse_patterns.spec.binding import bind
@@ -123,6 +124,7 @@ def _attend(
             f"{tuple(getattr(mask, 'shape', ()))}: only padding can be masked, by an "
             "attention_mask of shape (batch, length); write the rest as part of the pattern"
         )
+    scores = take_scores(module, asked)
     check_request(module, mask, query, key, value, asked)
     layer, layers = _layer(kind, place, query.shape[1])
     if query.is_meta:
@@ -149,6 +151,7 @@ def _attend(
         documents=documents,
         scale=scaling,
         dropout_p=dropout,
+        scores=scores,
     )
     return out.transpose(1, 2).contiguous(), None
 

@@ -35,6 +35,7 @@ def attend_texts(
     documents: Tensor | None = None,
     scale: float | None,
     dropout_p: float,
+    scores: dict[str, Any] | None = None,
 ) -> Tensor:
     """Return `attention` of each example's text, from its first real token to its last.
 
@@ -52,6 +53,7 @@ def attend_texts(
             without a cache.
         scale: Factor of the scores, `1 / sqrt(head_dim)` by default.
         dropout_p: Probability of dropping a weight.
+        scores: `softcap`, `sinks` and `distance_bias` of `attention`.
 
     Returns:
         `(batch, heads, q_len, head_dim)`, zeros in the rows of padding.
@@ -66,6 +68,7 @@ def attend_texts(
         "segment_ids": segment_ids,
         "scale": scale,
         "dropout_p": dropout_p,
+        **(scores or {}),
     }
     if mask.start is None and documents is None and not torch.compiler.is_compiling():
         pattern = pattern & pattern_of(mask.limits)

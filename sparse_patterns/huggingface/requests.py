@@ -10,10 +10,6 @@ from sparse_patterns.huggingface.masks import ModelMask
 
 _CANNOT = {
     "output_attentions": "the weights are never made; set attn_implementation='eager' to see them",
-    "softcap": "the kernels do not cap scores",
-    "s_aux": "the kernels have no learned attention sinks",
-    "sinks": "the kernels have no learned attention sinks",
-    "position_bias": "the kernels add no bias to the scores",
     "head_mask": "the kernels do not weigh heads",
     "indices": "the model chooses keys by itself",
     "block_indices": "the model chooses keys by itself",

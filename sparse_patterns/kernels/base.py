@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sparse_patterns.kernels.examples import Examples, examples_of
+from sparse_patterns.kernels.scores.terms import PLAIN, Scores
 from sparse_patterns.lowering.plan import Plan, plan
 from sparse_patterns.spec.base import Pattern
 
@@ -39,6 +40,10 @@ class Request:
         segment_ids: Whether documents are marked.
         dropout_p: Probability of dropping a weight.
         needs_grad: Whether a backward pass may follow.
+        softcap: Whether scores are capped.
+        sinks: Whether heads have sinks.
+        distance_bias: Whether scores get a bias by distance.
+        bias_grad: Whether the gradient of that bias is needed.
     """
 
     pattern: Pattern
@@ -59,6 +64,10 @@ class Request:
     segment_ids: bool = False
     dropout_p: float = 0.0
     needs_grad: bool = False
+    softcap: bool = False
+    sinks: bool = False
+    distance_bias: bool = False
+    bias_grad: bool = False
 
     @property
     def plan(self) -> Plan:
@@ -91,6 +100,7 @@ class Call:
         segment_ids: int `(batch, kv_len)` or None.
         scale: Factor of the scores.
         seed: Seed of the dropout.
+        scores: What changes the scores. Sinks are not the kernel's business, see `kernels.guard`.
     """
 
     request: Request
@@ -103,6 +113,7 @@ class Call:
     segment_ids: Tensor | None
     scale: float
     seed: int
+    scores: Scores = PLAIN
 
     @cached_property
     def examples(self) -> Examples:
@@ -169,7 +180,10 @@ class Kernel(ABC):
         grad_out: Tensor,
         grad_lse: Tensor | None,
     ) -> tuple[Tensor, ...]:
-        """Return the gradients of `q, k, v` and, if given, of `global_qkv`."""
+        """Return the gradients of `q, k, v`, if given of `global_qkv`, and, if wanted, of the bias.
+
+        The last is `call.scores.bias`, `(batch, heads, 2 * m + 1)`, where `bias_grad` is set.
+        """
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:

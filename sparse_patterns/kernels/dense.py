@@ -14,6 +14,7 @@ from torch import Tensor
 from sparse_patterns.kernels.base import Call, Kernel, Request, Tolerance, accumulation_dtype
 from sparse_patterns.kernels.dropout import Dropout
 from sparse_patterns.kernels.masks import global_rows, pair_mask
+from sparse_patterns.kernels.scores.terms import Distances, bias_gradient
 from sparse_patterns.lowering.plan import Plan
 
 CALL_SECONDS, FLOP_RATE, MASK_RATE = 100e-6, 60e9, 5e8
@@ -50,10 +51,12 @@ class DenseKernel(Kernel):
             dtype=accumulation_dtype(call.q.dtype),
             device=call.q.device,
         )
+        distances = Distances.of_call(call)
         for some in _examples(call):
             factors = _dropout_factors(call, some)
+            bias = None if distances is None else distances.matrix(some)
             for rows, inputs, mask in _branches(call, plan, some):
-                weights, logs = _weights(*inputs[:2], mask, call)
+                weights, logs, _ = _weights(*inputs[:2], mask, call, _of_rows(bias, rows))
                 if factors is not None:
                     weights = weights * factors[:, :, rows]
                 out[some][:, :, rows] += (weights @ _expand(inputs[2], call)).to(out.dtype)
@@ -73,10 +76,16 @@ class DenseKernel(Kernel):
         dtype = accumulation_dtype(call.q.dtype)
         inputs = (call.q, call.k, call.v, *(call.global_qkv or ()))
         results = tuple(torch.zeros_like(x, dtype=dtype) for x in inputs)
+        distances = Distances.of_call(call, backward=True)
         for some in _examples(call):
             factors = _dropout_factors(call, some)
+            bias = None if distances is None else distances.matrix(some)
             for number, (rows, (q, k, v), mask) in enumerate(_branches(call, plan, some)):
-                weights, _ = _weights(q, k, mask, call)
+                own = _of_rows(bias, rows)
+                weights, logs, slope = _weights(q, k, mask, call, own)
+                if call.scores.sinks is not None:
+                    kept = torch.exp(logs - lse[some][:, :, rows])
+                    weights = weights * kept.masked_fill(logs == -torch.inf, 0)[..., None]
                 upstream = grad_out[some][:, :, rows].to(dtype)
                 delta = (upstream * out[some][:, :, rows]).sum(-1, keepdim=True)
                 if grad_lse is not None:
@@ -87,13 +96,18 @@ class DenseKernel(Kernel):
                     dropped = weights * factors[:, :, rows]
                     grad = grad * factors[:, :, rows]
                 grad = weights * (grad - delta)
+                if slope is not None:
+                    grad = grad * slope
+                if distances is not None and distances.grad is not None:
+                    distances.add_matrix(some, _at_rows(grad, rows, call))
                 target = results[-3:] if number else results[:3]
                 grad_q = grad @ _expand(k, call) * call.scale
                 grad_k = grad.mT @ q.to(dtype) * call.scale
                 target[0][some][:, :, rows] += grad_q
                 target[1][some] += _reduce(grad_k, call)
                 target[2][some] += _reduce(dropped.mT @ upstream, call)
-        return tuple(result.to(x.dtype) for result, x in zip(results, inputs, strict=True))
+        grads = tuple(result.to(x.dtype) for result, x in zip(results, inputs, strict=True))
+        return (*grads, *bias_gradient(distances))
 
 
 Branch = tuple[Tensor, tuple[Tensor, Tensor, Tensor], Tensor]
@@ -142,15 +156,36 @@ def _reduce(x: Tensor, call: Call) -> Tensor:
     return x.unflatten(1, (-1, share)).sum(2) if share > 1 else x
 
 
-def _weights(q: Tensor, k: Tensor, mask: Tensor, call: Call) -> tuple[Tensor, Tensor]:
-    """Return weights `(examples, heads, rows, kv_len)`, zeros in empty rows, and log-sum-exp."""
+def _of_rows(bias: Tensor | None, rows: Tensor) -> Tensor | None:
+    """Return the bias of some rows."""
+    return bias if bias is None or rows.numel() == bias.shape[2] else bias[:, :, rows]
+
+
+def _at_rows(grad: Tensor, rows: Tensor, call: Call) -> Tensor:
+    """Return the gradient of the scores of some rows with zeros for all others."""
+    if rows.numel() == call.request.q_len:
+        return grad
+    whole = grad.new_zeros(*grad.shape[:2], call.request.q_len, grad.shape[3])
+    whole[:, :, rows] = grad
+    return whole
+
+
+def _weights(
+    q: Tensor, k: Tensor, mask: Tensor, call: Call, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return weights, log-sum-exp, and the derivative of the scores by the products.
+
+    The weights are `(examples, heads, rows, kv_len)`, zeros in empty rows. The derivative is None
+    where it is 1.
+    """
     dtype = accumulation_dtype(call.q.dtype)
     scores = (q.to(dtype) * call.scale) @ _expand(k, call).mT
+    slope = call.scores.change(scores, bias)
     scores = scores.masked_fill_(~mask, -torch.inf)
     lse = (
         scores.logsumexp(-1) if scores.shape[-1] else scores.new_full(scores.shape[:3], -torch.inf)
     )
-    return scores.sub_(lse.masked_fill(lse == -torch.inf, 0)[..., None]).exp_(), lse
+    return scores.sub_(lse.masked_fill(lse == -torch.inf, 0)[..., None]).exp_(), lse, slope
 
 
 def _dropout_factors(call: Call, some: slice) -> Tensor | None:

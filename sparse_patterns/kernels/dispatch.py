@@ -186,6 +186,10 @@ def explain(
     segment_ids: bool = False,
     dropout_p: float = 0.0,
     needs_grad: bool = False,
+    softcap: bool = False,
+    sinks: bool = False,
+    distance_bias: bool = False,
+    bias_grad: bool = False,
     kernel: str = "auto",
 ) -> Explanation:
     """Return for every kernel whether it is chosen, possible, or the reasons why not.
@@ -212,6 +216,10 @@ def explain(
         segment_ids: Whether documents will be marked.
         dropout_p: Probability of dropping a weight.
         needs_grad: Whether a backward pass may follow.
+        softcap: Whether scores will be capped.
+        sinks: Whether heads will have sinks.
+        distance_bias: Whether scores will get a bias by distance.
+        bias_grad: Whether the gradient of that bias will be needed.
         kernel: Whose choice to explain: "auto", "tune" or the name of a kernel.
 
     Raises:
@@ -233,6 +241,12 @@ def explain(
     boolean("global_qkv", global_qkv)
     boolean("segment_ids", segment_ids)
     boolean("needs_grad", needs_grad)
+    boolean("softcap", softcap)
+    boolean("sinks", sinks)
+    boolean("distance_bias", distance_bias)
+    boolean("bias_grad", bias_grad)
+    if bias_grad and not (distance_bias and needs_grad):
+        raise ValueError("bias_grad=True needs distance_bias=True and needs_grad=True")
     q_len, kv_len, q_offset = check_lengths(q_len, kv_len, q_offset)
     made = plan(
         pattern,
@@ -263,6 +277,10 @@ def explain(
         segment_ids=segment_ids,
         dropout_p=dropout_p,
         needs_grad=needs_grad,
+        softcap=softcap,
+        sinks=sinks,
+        distance_bias=distance_bias,
+        bias_grad=bias_grad,
     )
     able = _able(request)
     best = None

@@ -15,7 +15,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -28,6 +28,14 @@ from sparse_patterns.kernels import flex_public
 from sparse_patterns.kernels.base import Call, Kernel, Request, Tolerance
 from sparse_patterns.kernels.global_rows import GlobalRows
 from sparse_patterns.kernels.rates.read import rates, tolerances
+from sparse_patterns.kernels.scores.flex import (
+    FlexTerms,
+    recording,
+    score_grad,
+    score_mod,
+    terms_of,
+)
+from sparse_patterns.kernels.scores.terms import Distances
 from sparse_patterns.lowering.blocks.lists import (
     INTERVALS,
     PAGE,
@@ -95,6 +103,13 @@ class FlexKernel(Kernel):
             reasons.append(f"runs on CUDA only, not on {request.device!r}")
         if request.dropout_p:
             reasons.append("FlexAttention has no dropout; set dropout_p=0")
+        if request.softcap and request.needs_grad:
+            reasons.append("torch's compiler finds no derivative of a capped score here (softcap)")
+        if request.bias_grad:
+            reasons.append(
+                "FlexAttention sums the gradients of a bias in an order that differs between runs "
+                "(distance_bias)"
+            )
         if request.head_dim > MAX_HEAD_DIM:
             reasons.append(f"head_dim must be <= {MAX_HEAD_DIM}, got {request.head_dim}")
         return reasons
@@ -116,7 +131,7 @@ class FlexKernel(Kernel):
 
     def forward(self, call: Call, plan: Plan) -> tuple[Tensor, Tensor]:
         """Return output and log-sum-exp; see `Kernel.forward`."""
-        rows = GlobalRows(call, plan)
+        rows = GlobalRows(call, plan, Distances.of_call(call))
         out = torch.zeros_like(call.q)
         lse = torch.full(call.q.shape[:3], -torch.inf, dtype=rows.dtype, device=call.q.device)
         if call.q.numel() and call.k.numel():
@@ -136,21 +151,25 @@ class FlexKernel(Kernel):
         grad_lse: Tensor | None,
     ) -> tuple[Tensor, ...]:
         """Return the gradients; see `Kernel.backward`."""
-        rows = GlobalRows(call, plan)
+        rows = GlobalRows(call, plan, Distances.of_call(call))
         inputs = (call.q, call.k, call.v, *(call.global_qkv or ()))
         dtype = call.q.dtype if rows.overwritten is None else rows.dtype
         results = tuple(torch.zeros(x.shape, dtype=dtype, device=x.device) for x in inputs)
-        if self.flash and grad_lse is not None:
+        if self.flash and (grad_lse is not None or call.scores.sinks is not None):
             raise ValueError(
                 f"kernel {self.name!r} takes no gradient of the log-sum-exp; use kernel='flex'"
             )
         if call.q.numel() and call.k.numel() and not self.direct:
             # The forward pass counts the rows that others overwrite: nothing may come from them.
             shut = rows.shut(lse) == torch.inf
-            upstream = grad_out.masked_fill(shut[..., None], 0)
-            of_lse = None
+            upstream, of_lse = grad_out, grad_lse
+            if call.scores.sinks is not None:
+                upstream, of_lse = flex_public.before_sinks(
+                    call.scores.sinks, out, lse, grad_out, grad_lse
+                )
+            upstream = upstream.masked_fill(shut[..., None], 0)
             if not self.flash:
-                of_lse = torch.zeros_like(lse) if grad_lse is None else grad_lse
+                of_lse = torch.zeros_like(lse) if of_lse is None else of_lse
                 of_lse = of_lse.masked_fill(shut, 0).detach()
             found = self._by_autograd(call, plan, (_whole(upstream), of_lse))
             for result, grad in zip(results, found, strict=False):
@@ -174,8 +193,11 @@ class FlexKernel(Kernel):
         inputs: tuple[Tensor, ...],
     ) -> tuple[Tensor, ...]:
         """Run a pass, compiled where there is a backend, on the lists of the call."""
-        with self._ready(function, call, plan) as (ready, arguments), torch.no_grad():
-            return ready(inputs, *arguments)
+        with self._ready(function, call, plan) as (ready, arguments):
+            # Torch finds the derivative of changed scores by recording them.
+            changed = arguments[-1] is not None
+            with recording() if changed else nullcontext(), torch.no_grad():
+                return ready(inputs, *arguments)
 
     def _by_autograd(
         self, call: Call, plan: Plan, upstream: tuple[Tensor, Tensor | None]
@@ -192,7 +214,7 @@ class FlexKernel(Kernel):
         request = call.request
         variant = variant_of(request.pattern, request.heads, request.layers, request.kv_len)
         lists = lists_of(call, plan, variant.uniform).tensors()
-        arguments = (lists, call.scale, variant.bits, self.flash)
+        arguments = (lists, call.scale, variant.bits, self.flash, terms_of(call))
         if self.backend is None:
             yield function, arguments
             return
@@ -221,6 +243,13 @@ class FlexFlashKernel(FlexKernel):
         reasons = super().why_not(request)
         if request.device == "cuda":
             reasons += flex_public.why_not_flash(request.dtype, request.head_dim)
+        changes = [name for name in ("softcap", "distance_bias") if getattr(request, name)]
+        if changes:
+            reasons.append(f"changed scores are left to the kernel flex ({', '.join(changes)})")
+        if request.sinks and request.needs_grad:
+            reasons.append(
+                "the log-sum-exp has no gradient in the backend FLASH, and sinks take one (sinks)"
+            )
         return reasons
 
 
@@ -268,6 +297,7 @@ def forward_pass(
     scale: float,
     bits: bool,
     flash: bool = False,
+    terms: FlexTerms | None = None,
 ) -> tuple[Tensor, ...]:
     """Return output and log-sum-exp.
 
@@ -277,6 +307,7 @@ def forward_pass(
         scale: Factor of the scores.
         bits: Whether masks are looked up as bits too.
         flash: Whether torch's backend FLASH is asked for.
+        terms: What changes the scores, or None.
     """
     from torch.nn.attention.flex_attention import AuxRequest, flex_attention
 
@@ -286,6 +317,7 @@ def forward_pass(
         q,
         k,
         v,
+        score_mod=None if terms is None else score_mod(terms),
         block_mask=block_mask(lists, q.shape[2], k.shape[2], bits),
         scale=scale,
         enable_gqa=q.shape[1] != k.shape[1],
@@ -303,6 +335,7 @@ def backward_pass(
     scale: float,
     bits: bool,
     flash: bool = False,
+    terms: FlexTerms | None = None,
 ) -> tuple[Tensor, ...]:
     """Return the gradients of queries, keys and values.
 
@@ -312,6 +345,7 @@ def backward_pass(
         scale: Factor of the scores.
         bits: Whether masks are looked up as bits too.
         flash: Never: the backend FLASH is left to autograd.
+        terms: What changes the scores, or None.
     """
     from torch._higher_order_ops.flex_attention import flex_attention_backward
 
@@ -320,8 +354,13 @@ def backward_pass(
     options = {**OPTIONS, "OUTPUT_LOGSUMEXP": True, "OUTPUT_MAX": False}
     # The compiler handles the call only with all of its arguments given.
     given = (q, k, v, out, logs, grad_out, grad_logs)
-    joint: Any = None
-    grads = flex_attention_backward(*given, _score, joint, mask.as_tuple(), scale, options, (), ())
+    joint: Any = None  # the compiler derives it
+    if terms is not None and not torch.compiler.is_compiling():
+        joint = score_grad(terms)
+    change = _score if terms is None else score_mod(terms)
+    rest = (joint, mask.as_tuple(), scale, options, (), ())
+    with torch.set_grad_enabled(terms is not None):
+        grads = flex_attention_backward(*given, change, *rest)
     return tuple(grads[:3])
 
 

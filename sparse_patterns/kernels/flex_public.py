@@ -10,13 +10,14 @@ Attention is an operator itself, and inside an operator torch records nothing fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from sparse_patterns.kernels.scores.flex import recording
 
 DIRECT = (2, 13)
 """The first torch whose compiler takes a direct call of the backward operator."""
@@ -39,18 +40,6 @@ def is_direct() -> bool:
     return version() >= DIRECT
 
 
-@contextmanager
-def recording() -> Iterator[None]:
-    """Let autograd record, also inside an operator."""
-    key = torch._C.DispatchKey
-    excluded = torch._C._dispatch_tls_local_exclude_set()
-    for one in (key.AutogradFunctionality, key.AutogradOther, key.AutogradNestedTensor):
-        excluded = excluded.remove(one)
-    included = torch._C._dispatch_tls_local_include_set()
-    with torch._C._ForceDispatchKeyGuard(included, excluded), torch.enable_grad():
-        yield
-
-
 def gradients(
     forward: Callable[..., tuple[Tensor, ...]],
     inputs: tuple[Tensor, ...],
@@ -71,6 +60,29 @@ def gradients(
         results = forward(leaves, *arguments)
         given = [grad for grad in upstream if grad is not None]
         return torch.autograd.grad(results[: len(given)], leaves, given)
+
+
+def before_sinks(
+    sinks: Tensor, out: Tensor, lse: Tensor, grad_out: Tensor, grad_lse: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of output and log-sum-exp as they were before sinks corrected them.
+
+    The forward pass is run once more without sinks (see `scores.sinks`), so its results are not
+    those that the gradients are of. In rows that see no key the numbers mean nothing.
+
+    Args:
+        sinks: `(batch, heads)`.
+        out: The corrected output.
+        lse: The corrected log-sum-exp.
+        grad_out: Gradient of the corrected output.
+        grad_lse: Gradient of the corrected log-sum-exp, or None.
+    """
+    logits = sinks[..., None].to(lse.dtype) - lse
+    of_sink, of_keys = logits.exp(), -logits.expm1()  # their shares of the weight, together 1
+    before = (grad_out.to(lse.dtype) * out).sum(-1) * of_sink
+    if grad_lse is not None:
+        before = before + grad_lse * of_keys
+    return (grad_out * of_keys[..., None]).to(grad_out.dtype), before
 
 
 def why_not_flash(dtype: torch.dtype, head_dim: int) -> list[str]:

@@ -17,6 +17,8 @@ from torch import Tensor
 from sparse_patterns.kernels.base import Call, accumulation_dtype
 from sparse_patterns.kernels.dropout import Dropout
 from sparse_patterns.kernels.examples import Examples
+from sparse_patterns.kernels.scores.distances import add_at
+from sparse_patterns.kernels.scores.terms import Distances
 from sparse_patterns.lowering.plan import Group, Plan
 from sparse_patterns.spec.oracle import visible
 
@@ -31,6 +33,7 @@ class RowBlock:
     Attributes:
         example: Index of the example.
         heads: int64 `(heads,)`, query heads.
+        numbers: The same heads as numbers, for which a GPU need not be waited for.
         kv_heads: int64 `(heads,)`, key head of each.
         rows: int64 `(rows,)`, query rows.
         mask: bool `(rows, kv_len)`, what each sees.
@@ -39,6 +42,7 @@ class RowBlock:
 
     example: int
     heads: Tensor
+    numbers: tuple[int, ...]
     kv_heads: Tensor
     rows: Tensor
     mask: Tensor
@@ -53,8 +57,9 @@ class GlobalRows:
             dropped: those of global tokens and of padded queries; None where there are none.
     """
 
-    def __init__(self, call: Call, plan: Plan) -> None:
+    def __init__(self, call: Call, plan: Plan, distances: Distances | None = None) -> None:
         self.call = call
+        self.distances = distances
         self.plan = plan
         self.dtype = accumulation_dtype(call.q.dtype)
         self.examples = call.examples
@@ -108,7 +113,7 @@ class GlobalRows:
         for some in self._each():
             q, k, v = self._inputs(some)
             at = (some.example, some.heads[:, None], some.rows)
-            weights = (q @ k.mT).masked_fill_(~some.mask, -torch.inf)
+            weights, slope = self._scores(some, q, k)
             logs = lse[at].masked_fill(lse[at] == -torch.inf, torch.inf)
             weights = weights.sub_(logs[..., None]).exp_()
             upstream = grad_out[at].to(self.dtype)
@@ -121,6 +126,12 @@ class GlobalRows:
             if factors is not None:
                 grad, dropped = grad * factors, weights * factors
             grad = grad.sub_(delta).mul_(weights)
+            if slope is not None:
+                grad.mul_(slope)
+            if self.distances is not None and self.distances.grad is not None:
+                index = self.distances.index(some.rows)
+                for head, of_head in zip(some.numbers, grad, strict=True):
+                    add_at(self.distances.grad[some.example, head], index, of_head)
             grad_q[at] += (grad @ k * scale).to(grad_q.dtype)
             # Several query heads may share a key head. The queries are scaled already.
             for total, own in ((grad_k, grad.mT @ q), (grad_v, dropped.mT @ upstream)):
@@ -161,8 +172,10 @@ class GlobalRows:
                 heads = self.examples.keep(
                     ("heads", group.heads), partial(torch.tensor, group.heads, device=device)
                 )
-                for some in heads.split(max(1, SCORES_AT_ONCE // mask.numel())):
-                    yield RowBlock(example, some, some // share, rows, mask, number)
+                at_once = max(1, SCORES_AT_ONCE // mask.numel())
+                for first, some in enumerate(heads.split(at_once)):
+                    numbers = group.heads[first * at_once :][:at_once]
+                    yield RowBlock(example, some, numbers, some // share, rows, mask, number)
 
     def _mask(self, group: Group, example: int, rows: Tensor) -> Tensor:
         """Return what the rows see, bool `(rows, kv_len)`."""
@@ -187,16 +200,25 @@ class GlobalRows:
         at = (some.example, some.kv_heads)
         return q, k[at].to(self.dtype), v[at].to(self.dtype)
 
+    def _scores(self, some: RowBlock, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return masked scores of these rows, and their derivative by the products, None for 1."""
+        bias = None
+        if self.distances is not None:
+            index = self.distances.index(some.rows)
+            bias = self.distances.of(some.example)[some.heads][:, index]
+        scores = q @ k.mT
+        slope = self.call.scores.change(scores, bias)
+        return scores.masked_fill_(~some.mask, -torch.inf), slope
+
     def _weights(self, some: RowBlock, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        scores = (q @ k.mT).masked_fill_(~some.mask, -torch.inf)
+        scores, _ = self._scores(some, q, k)
         logs = scores.logsumexp(-1)
         shift = logs.masked_fill(logs == -torch.inf, 0)
         return scores.sub_(shift[..., None]).exp_(), logs
 
     def _factors(self, some: RowBlock, like: Tensor) -> Tensor | None:
         """Draw the dropout of these rows."""
-        first = int(some.heads[0]) if self.call.request.dropout_p else 0
-        number = -1 - some.number * self.call.request.heads - first
+        number = -1 - some.number * self.call.request.heads - some.numbers[0]
         return Dropout(self.call, number).draw(torch.empty_like(like))
 
 

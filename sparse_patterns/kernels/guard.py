@@ -29,6 +29,9 @@ from torch import Tensor
 from sparse_patterns.kernels import exact
 from sparse_patterns.kernels.base import Call, Kernel, accumulation_dtype
 from sparse_patterns.kernels.dropout import Dropout
+from sparse_patterns.kernels.scores import sinks
+from sparse_patterns.kernels.scores.distances import add_at
+from sparse_patterns.kernels.scores.terms import PLAIN, Distances
 from sparse_patterns.lowering.plan import Group, Plan
 from sparse_patterns.spec.oracle import visible
 
@@ -54,16 +57,16 @@ def forward(kernel: Kernel, call: Call, plan: Plan) -> tuple[Tensor, Tensor]:
         plan: Its plan.
     """
     if _unguarded(call):
-        return kernel.forward(call, plan)
+        return _run(kernel, call, plan)
     found: tuple[Tensor, Tensor] | None = None
     if not call.request.dropout_p:
-        found = kernel.forward(call, plan)
+        found = _run(kernel, call, plan)
         if not _suspicious(call, *found):
             return found
     repair = _Repair(kernel, call, plan)
     if repair.needed:
         return repair.forward()
-    return kernel.forward(call, plan) if found is None else found
+    return _run(kernel, call, plan) if found is None else found
 
 
 def backward(
@@ -75,7 +78,7 @@ def backward(
     grad_out: Tensor,
     grad_lse: Tensor | None,
 ) -> tuple[Tensor, ...]:
-    """Run a kernel backward; see `Kernel.backward`.
+    """Run a kernel backward; see `Kernel.backward`. The gradient of the sinks is not in it.
 
     Args:
         kernel: The kernel of the forward pass.
@@ -98,6 +101,11 @@ def backward(
     if repair.needed:
         return repair.backward()
     return kernel.backward(call, plan, *outcome) if grads is None else grads
+
+
+def _run(kernel: Kernel, call: Call, plan: Plan) -> tuple[Tensor, Tensor]:
+    """Run a kernel forward, and add the sinks to what it returns."""
+    return sinks.corrected(*kernel.forward(call, plan), call.scores.sinks)
 
 
 def _unguarded(call: Call) -> bool:
@@ -185,13 +193,15 @@ class _Repair:
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Return output and log-sum-exp."""
-        out, lse = self.kernel.forward(self._clean(), self.plan)
+        out, lse = _run(self.kernel, self._clean(), self.plan)
         undefined, computed = self._rows(lse > -torch.inf)
         out.masked_fill_(undefined[..., None], torch.nan)
         lse.masked_fill_(undefined, torch.nan)
         for some in self._each(computed):
             inputs = self._inputs(some)
-            values, logs, _ = exact.attend(*inputs, some.mask, self.call.scale, some.factors)
+            values, logs, _ = exact.attend(
+                *inputs, some.mask, self.call.scale, some.factors, self._terms(some)
+            )
             at = (some.example, some.head, some.rows)
             out[at], lse[at] = values.to(out.dtype), logs.to(lse.dtype)
         return out, lse
@@ -200,7 +210,7 @@ class _Repair:
         """Return the gradients of the inputs."""
         assert self.grad_out is not None
         clean = self._clean()
-        out, lse = self.kernel.forward(clean, self.plan)
+        out, lse = _run(self.kernel, clean, self.plan)
         seen = lse > -torch.inf
         undefined, computed = self._rows(seen)
         shut = undefined | computed | ~seen
@@ -208,23 +218,31 @@ class _Repair:
         of_lse = None if self.grad_lse is None else self.grad_lse.masked_fill(shut, 0)
         found = self.kernel.backward(clean, self.plan, out, lse, upstream, of_lse)
         totals = [grad.to(accumulation_dtype(grad.dtype), copy=True) for grad in found]
+        distances = Distances.of_call(self.call, backward=True)
         for some in self._each(computed):
             at = (some.example, some.head, some.rows)
-            grad_q, grad_k, grad_v = exact.gradients(
+            grad_q, grad_k, grad_v, grad_scores = exact.gradients(
                 *self._inputs(some),
                 some.mask,
                 self.call.scale,
                 self.grad_out[at],
                 None if self.grad_lse is None else self.grad_lse[at],
                 some.factors,
+                self._terms(some),
             )
-            into_q, into_k, into_v = totals[-3:] if some.own else totals[:3]
+            count = len(self.inputs)
+            into_q, into_k, into_v = totals[count - 3 : count] if some.own else totals[:3]
             into_q[at] = grad_q.to(into_q.dtype)
             into_k[some.example, some.kv_head] += grad_k.to(into_k.dtype)
             into_v[some.example, some.kv_head] += grad_v.to(into_v.dtype)
+            if distances is not None and distances.grad is not None:
+                total = distances.grad[some.example, some.head]
+                add_at(total, distances.index(some.rows), grad_scores.to(total.dtype))
+        if distances is not None and distances.grad is not None:
+            totals[-1] += distances.table()
         if bool(undefined.any()):
             self._spread(undefined, totals)
-        return tuple(total.to(x.dtype) for total, x in zip(totals, self.inputs, strict=True))
+        return tuple(total.to(x.dtype) for total, x in zip(totals, found, strict=True))
 
     def _clean(self) -> Call:
         """Return the call with zeros for the rows of its inputs that spoil sums."""
@@ -237,7 +255,7 @@ class _Repair:
         )
 
     def _blank(self, marks: list[Tensor] | None = None) -> Call:
-        """Return the call without dropout and with zeros for all inputs, values 1 where marked.
+        """Return the call with plain scores, no dropout, and zeros for all but marked values.
 
         Args:
             marks: bool `(batch, kv_heads, kv_len)`, of the values and, if there are any, of those
@@ -247,7 +265,8 @@ class _Repair:
         for value, marked in zip(inputs[2::3], marks or (), strict=marks is not None):
             value.masked_fill_(marked[..., None], 1)
         return self._with(
-            replace(self.call, request=replace(self.call.request, dropout_p=0.0)), inputs
+            replace(self.call, request=replace(self.call.request, dropout_p=0.0), scores=PLAIN),
+            inputs,
         )
 
     def _with(self, call: Call, inputs: list[Tensor]) -> Call:
@@ -302,6 +321,19 @@ class _Repair:
             keys = reached[3 * number + 2].amax(-1) > 0
             for total, marks in zip(totals[3 * number :], (rows, keys, keys), strict=False):
                 total.masked_fill_(marks[..., None], torch.nan)
+        if self.call.scores.bias_grad:
+            # Which distances these rows see is not asked for: a row may see all of them.
+            totals[-1].masked_fill_(undefined.any(-1)[..., None], torch.nan)
+
+    def _terms(self, some: _Rows) -> exact.Terms:
+        """Return what changes the scores of some rows."""
+        scores, distances = self.call.scores, Distances.of_call(self.call)
+        bias = sink = None
+        if distances is not None:
+            bias = distances.of(some.example)[some.head][distances.index(some.rows)]
+        if scores.sinks is not None:
+            sink = scores.sinks[some.example, some.head]
+        return exact.Terms(bias, scores.softcap, sink)
 
     def _each(self, computed: Tensor) -> Iterator[_Rows]:
         """Yield the rows to be computed one by one, of one head and some at a time."""

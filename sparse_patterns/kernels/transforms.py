@@ -80,7 +80,7 @@ def scaled(scale: Any, q: Tensor, *more: Tensor) -> tuple[float, tuple[Tensor, .
 
 def _is_readable(scale: Tensor) -> bool:
     """Whether the value can be read at once: not while tracing, and not on a device that waits."""
-    if torch.compiler.is_compiling() or _in_torch_func():
+    if torch.compiler.is_compiling() or in_torch_func():
         return False
     return type(scale) in (Tensor, torch.nn.Parameter) and scale.device.type == "cpu"
 
@@ -119,7 +119,7 @@ def refuse_forward_mode(*tensors: Tensor | None) -> None:
             raise NotImplementedError(_FORWARD_MODE)
 
 
-def _in_torch_func() -> bool:
+def in_torch_func() -> bool:
     """Whether a transform of `torch.func` is active."""
     return bool(torch._C._are_functorch_transforms_active())
 
@@ -189,7 +189,7 @@ def _refuse_second(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
 
 def run(formula: Formula, given: Sequence[Any]) -> Any:
     """Run an operator so that `torch.func` can differentiate it too."""
-    if not _in_torch_func():
+    if not in_torch_func():
         return formula.operator(*given)
     if torch.compiler.is_compiling():
         raise NotImplementedError(

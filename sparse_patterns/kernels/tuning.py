@@ -23,7 +23,8 @@ import torch
 
 from sparse_patterns.config.handles import intern
 from sparse_patterns.files import CACHE_VARIABLE, cache_folder, whole_file
-from sparse_patterns.kernels.base import Call, Kernel, Request
+from sparse_patterns.kernels.base import Call, Kernel, Request, accumulation_dtype
+from sparse_patterns.kernels.scores.terms import Scores
 from sparse_patterns.lowering.plan import Plan
 from sparse_patterns.spec.atoms import BatchGlobal, Rule, SameDocument
 from sparse_patterns.spec.base import uses
@@ -126,6 +127,16 @@ def example_call(request: Request, device: torch.device | str) -> Call:
     own = None
     if request.global_qkv:
         own = (draw(*lengths[0]), draw(*lengths[1]), draw(*lengths[2]))
+    dtype, of_heads = accumulation_dtype(request.dtype), (request.batch, request.heads)
+    distances = 2 * max(1, request.q_len, request.kv_len) - 1
+    scores = Scores(
+        50.0 if request.softcap else None,
+        torch.zeros(of_heads, dtype=dtype, device=device) if request.sinks else None,
+        torch.zeros(*of_heads, distances, dtype=dtype, device=device)
+        if request.distance_bias
+        else None,
+        request.bias_grad,
+    )
     shape = (request.batch, request.kv_len)
     position = torch.arange(request.kv_len, device=device).expand(shape)
     return Call(
@@ -139,6 +150,7 @@ def example_call(request: Request, device: torch.device | str) -> Call:
         position * 4 // max(1, request.kv_len) if uses(request.pattern, SameDocument) else None,
         1 / max(1, request.head_dim) ** 0.5,
         0,
+        scores,
     )
 
 

@@ -14,11 +14,13 @@ from torch import Tensor
 
 from sparse_patterns.kernels.dispatch import check_kernel
 from sparse_patterns.kernels.transforms import cast, scaled
+from sparse_patterns.nn.cache_terms import CacheTerms
 from sparse_patterns.nn.kv_store import Store, make_stores
 from sparse_patterns.spec.arguments import floating, tensor
 from sparse_patterns.spec.base import Pattern
 from sparse_patterns.spec.binding import bind
 from sparse_patterns.spec.lookahead import call_time_parts, look_ahead, negation_normal_form
+from sparse_patterns.spec.scores import check_devices, check_scores
 from sparse_patterns.spec.validation import INTEGER_TYPES, check_pattern
 
 # Queries that are answered at once after the first call; bounds the size of scores and masks.
@@ -111,6 +113,9 @@ class KeyValueCache:
         *,
         scale: float | Tensor | None = None,
         kernel: str = "auto",
+        softcap: float | None = None,
+        sinks: Tensor | None = None,
+        distance_bias: Tensor | None = None,
     ) -> Tensor:
         """Append new keys and values, and return what the new queries see of everything so far.
 
@@ -121,6 +126,9 @@ class KeyValueCache:
             scale: Factor of the scores, a number or a tensor of one; `head_dim ** -0.5` by default.
             kernel: Kernel of the first call, on an empty cache. Later calls attend to the kept keys
                 by exact masks, `PIECE` queries at a time.
+            softcap: As in `attention`, like the next two; the same in every call.
+            sinks: `(heads,)`.
+            distance_bias: `(heads, 2 * m + 1)`.
 
         Returns:
             `(batch, heads, new, head_dim)`; zeros for a query that sees no key.
@@ -134,25 +142,40 @@ class KeyValueCache:
         for name, one in (("q", q), ("k", k), ("v", v)):
             floating(name, one)
         q, k, v = cast(q, k, v)
-        self._check(q, k, v, scale)
+        self._check(q, k, v, scale, sinks, distance_bias)
+        softcap = check_scores(softcap, sinks, distance_bias, self.heads)
+        check_devices(q, sinks, distance_bias)
+        terms = CacheTerms.of_call(softcap, sinks, distance_bias)
         with torch.no_grad():
             factor, (q,) = scaled(scale, q)
             if not self._position:
-                return self._start(q, k, v, factor, kernel)
+                return self._start(q, k, v, factor, kernel, terms)
             out = torch.empty_like(q, memory_format=torch.contiguous_format)
             for start in range(0, q.shape[2], PIECE):
                 piece = slice(start, start + PIECE)
-                self._extend(
-                    q[:, :, piece], k[:, :, piece], v[:, :, piece], factor, out[:, :, piece]
-                )
+                new = (q[:, :, piece], k[:, :, piece], v[:, :, piece])
+                self._extend(*new, factor, out[:, :, piece], terms)
             return out
 
-    def _start(self, q: Tensor, k: Tensor, v: Tensor, scale: float, kernel: str) -> Tensor:
+    def _start(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        scale: float,
+        kernel: str,
+        terms: CacheTerms | None,
+    ) -> Tensor:
         from sparse_patterns.functional import attention
 
-        out = attention(
-            q, k, v, self.pattern, layer=self.layer, layers=self.layers, scale=scale, kernel=kernel
-        )
+        given = {} if terms is None else vars(terms)
+        same: dict[str, Any] = {
+            "layer": self.layer,
+            "layers": self.layers,
+            "scale": scale,
+            "kernel": kernel,
+        }
+        out = attention(q, k, v, self.pattern, **same, **given)
         assert isinstance(out, Tensor)
         if q.shape[2]:
             self._first = _what_must_stay(k)
@@ -162,15 +185,23 @@ class KeyValueCache:
                 store.fill(k, v)
         return out
 
-    def _extend(self, q: Tensor, k: Tensor, v: Tensor, scale: float, out: Tensor) -> None:
+    def _extend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        scale: float,
+        out: Tensor,
+        terms: CacheTerms | None,
+    ) -> None:
         end = self._position + q.shape[2]
         positions = torch.arange(self._position, end, device=q.device)
         for store in self._stores:
             store.append(k, v, positions, self._position)
-            store.attend(q, positions, scale, out)
+            store.attend(q, positions, scale, out, terms)
         self._position = end
 
-    def _check(self, q: Tensor, k: Tensor, v: Tensor, scale: object) -> None:
+    def _check(self, q: Tensor, k: Tensor, v: Tensor, *more: object) -> None:
         for name, one in (("q", q), ("k", k), ("v", v)):
             if one.ndim != 4:
                 raise ValueError(
@@ -196,10 +227,11 @@ class KeyValueCache:
                     f"{name} must be {self._first[name]} as in the first call, got {value}; "
                     "reset() starts a new sequence"
                 )
-        given = [x for x in (q, k, v, scale) if isinstance(x, Tensor)]
+        given = [x for x in (q, k, v, *more) if isinstance(x, Tensor)]
         if torch.is_grad_enabled() and any(x.requires_grad for x in given):
             raise RuntimeError(
-                "the cache keeps no gradients, but q, k, v or scale requires one; "
+                "the cache keeps no gradients, but q, k, v, scale, sinks or distance_bias requires "
+                "one; "
                 "call it under torch.no_grad() or torch.inference_mode()"
             )
 

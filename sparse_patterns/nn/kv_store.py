@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from sparse_patterns.kernels import exact
+from sparse_patterns.nn.cache_terms import CacheTerms, attend_with
 from sparse_patterns.spec.algebra import replace_atoms
 from sparse_patterns.spec.atoms import Global
 from sparse_patterns.spec.base import Pattern, union
@@ -88,7 +89,14 @@ class Store:
         self.positions[place] = positions
         self.used += new
 
-    def attend(self, q: Tensor, positions: Tensor, scale: float | None, out: Tensor) -> None:
+    def attend(
+        self,
+        q: Tensor,
+        positions: Tensor,
+        scale: float | None,
+        out: Tensor,
+        terms: CacheTerms | None = None,
+    ) -> None:
         """Write the rows of the query heads into `out`, `(batch, heads, new, head_dim)`."""
         batch, _, new, head_dim = q.shape
         held, share = len(self.patterns), len(self.patterns[0])
@@ -96,11 +104,19 @@ class Store:
         rows = self._own(q.unflatten(1, (-1, share))).reshape(batch, held, share * new, head_dim)
         mask = self._mask(positions)
         keys, values = self.keys[:, :, : self.used], self.values[:, :, : self.used]
-        seen = scaled_dot_product_attention(rows, keys, values, attn_mask=mask, scale=scale)
+        own = exact.NO_TERMS
+        if terms is None:
+            seen = scaled_dot_product_attention(rows, keys, values, attn_mask=mask, scale=scale)
+        else:
+            factor = max(1, head_dim) ** -0.5 if scale is None else scale
+            heads = [head * share + one for head in self.kv_heads for one in range(share)]
+            own = terms.of(heads, share, positions, self.positions[: self.used])
+            seen = attend_with(rows, keys, values, mask, factor, own)
         if not bool(seen.isfinite().all()):
             # A hidden key or value that is not finite spoils rows that do not see it.
             factor = max(1, head_dim) ** -0.5 if scale is None else scale
-            seen = exact.attend(rows, keys, values, mask, factor)[0].to(out.dtype)
+            found = exact.attend(rows, keys, values, mask, factor, terms=own)
+            seen = found[0].to(out.dtype)
         # Fused kernels differ in what they give for a row without keys.
         seen = torch.where(mask.any(-1, keepdim=True), seen, 0)
         by_kv_head = out.unflatten(1, (-1, share))

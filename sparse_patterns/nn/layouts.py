@@ -48,6 +48,12 @@ class Part(NamedTuple):
         """Take the texts from `(batch, keys)`."""
         return None if x is None else x[self.rows, self.keys]
 
+    def take_examples(self, x: Tensor | None) -> Tensor | None:
+        """Take what each example has, `(batch, ...)`, for each text."""
+        if x is None or not x.stride(0):  # which is the same in all examples
+            return None if x is None else x[:1].expand(self.rows.shape[0], *x.shape[1:])
+        return x[self.rows[:, 0]]
+
     def put(self, into: Tensor, x: Tensor, places: Tensor, inside: Tensor | None) -> None:
         """Write texts into `(batch, heads, length, ...)` where they were taken from.
 

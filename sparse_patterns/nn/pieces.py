@@ -15,7 +15,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from sparse_patterns import functional
 from sparse_patterns.config.handles import intern
-from sparse_patterns.functional import count_tensors, schema_of
+from sparse_patterns.functional import count_tensors, differentiable, schema_of
 from sparse_patterns.kernels.base import accumulation_dtype
 from sparse_patterns.kernels.transforms import (
     cast,
@@ -27,6 +27,7 @@ from sparse_patterns.kernels.transforms import (
 from sparse_patterns.nn.splitting import REASON, Texts, calls_of
 from sparse_patterns.spec.atoms import SameDocument
 from sparse_patterns.spec.base import Pattern, uses
+from sparse_patterns.spec.scores import check_devices, check_scores
 from sparse_patterns.spec.validation import check_call
 
 
@@ -51,6 +52,9 @@ def attend_pieces(
     dropout_p: float = 0.0,
     kernel: str = "auto",
     key: str | None = None,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+    distance_bias: Tensor | None = None,
 ) -> Tensor:
     """Return `attention` of each text, in positions of its own; see `Texts` for the arguments.
 
@@ -76,6 +80,9 @@ def attend_pieces(
         kernel: Name of a kernel, "auto" or "tune".
         key: The string of a pattern that is made of `pattern` and limits of places, which is used
             in its place.
+        softcap: As in `attention`.
+        sinks: As in `attention`.
+        distance_bias: As in `attention`.
 
     Returns:
         `(batch, heads, q_len, head_dim)`, zeros in the rows of padding.
@@ -105,9 +112,13 @@ def attend_pieces(
         layers,
         None,
     )
+    cap = check_scores(softcap, sinks, distance_bias, q.shape[1])
+    check_devices(q, sinks, distance_bias)
     factor, inputs = scaled_inputs(scale, q, k, v, global_qkv)
+    added = functional.score_tensors(q, sinks, distance_bias)
     given = Texts(
         *inputs,
+        *added,
         real,
         documents,
         global_mask,
@@ -123,8 +134,10 @@ def attend_pieces(
         factor,
         float(dropout_p),
         kernel,
-        functional.needs_grad(*inputs),
+        functional.needs_grad(*inputs, *added),
         REASON.join(refused or ()),
+        cap,
+        functional.wants_grad(added[1]),
     )
     out: Tensor = run(_FORWARD, given)[0]
     return out
@@ -179,7 +192,9 @@ def _attend_backward(
 ) -> list[Tensor]:
     """Return the gradients by the kernels of the forward pass."""
     texts = Texts(*given)
-    inputs = [x for x in texts[:6] if x is not None]
+    tensors = (*texts[:6], texts.sinks, texts.distance_bias)
+    at = differentiable(tensors, texts.bias_grad)
+    inputs = [x for n, x in enumerate(tensors) if n in at and x is not None]
     grads = [torch.zeros_like(x) for x in inputs]
     for call, part in calls_of(texts):
         if part is None:
@@ -198,7 +213,9 @@ def _attend_backward(
             its[2] = its[2].masked_fill(~part.asked[:, None, :, None], 0)
         found = functional.gradients(call, int(choices[part.first]), its[0], its[1], its[2])
         for number, grad in enumerate(found):
-            if number % 3:
+            if at[number] >= 6:
+                grads[number].index_add_(0, part.rows[:, 0], grad)
+            elif number % 3:
                 part.put(grads[number], grad, part.keys, part.real)
             else:
                 part.put(grads[number], grad, part.queries, part.asked)
@@ -207,7 +224,7 @@ def _attend_backward(
 
 @_attend_backward.register_fake
 def _(out: Tensor, lse: Tensor, choices: Tensor, grad_out: Tensor, *given: Any) -> list[Tensor]:
-    return [torch.empty_like(x) for x in given[:6] if x is not None]
+    return [torch.empty_like(given[n]) for n in differentiable(given, given[-1])]
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -223,8 +240,9 @@ def _differentiate(ctx: Any, grad_out: Tensor | None, *_: None) -> tuple[Tensor 
     nothing = (None,) * len(Texts._fields)
     if grad_out is None:
         return nothing
-    grads = run(_BACKWARD, (out, lse, choices, grad_out, *tensors, *ctx.plain))
-    return (*grads, *nothing[len(grads) :])
+    grads = iter(run(_BACKWARD, (out, lse, choices, grad_out, *tensors, *ctx.plain)))
+    wanted = differentiable(tensors, ctx.plain[-1])
+    return tuple(next(grads) if n in wanted else None for n in range(len(nothing)))
 
 
 _FORWARD, _BACKWARD = register(

@@ -17,6 +17,7 @@ from sparse_patterns.spec.base import Pattern
 from sparse_patterns.spec.binding import bind
 from sparse_patterns.spec.fields import LARGEST, boolean, integer, shown
 from sparse_patterns.spec.presets import get
+from sparse_patterns.spec.scores import check_scores
 from sparse_patterns.spec.validation import check_pattern
 
 
@@ -42,6 +43,9 @@ class SparseSelfAttention(nn.Module):
         output_projection: Whether the joined heads are projected once more. A subclass whose
             surroundings do that passes False: there are no `output` parameters then.
         kernel: Name of the kernel, "auto" or "tune"; see `attention`.
+        softcap: As in `attention`.
+        sinks: Whether each head learns a sink, which starts at 0: the parameter `sinks`.
+        distance_bias: `(num_heads, 2 * m + 1)`, as in `attention`: trained if it is a parameter.
         device: Where the parameters are made.
         dtype: Type of the parameters.
 
@@ -65,6 +69,9 @@ class SparseSelfAttention(nn.Module):
         global_projections: bool = False,
         output_projection: bool = True,
         kernel: str = "auto",
+        softcap: float | None = None,
+        sinks: bool = False,
+        distance_bias: Tensor | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -83,6 +90,8 @@ class SparseSelfAttention(nn.Module):
         boolean("bias", bias)
         boolean("global_projections", global_projections)
         boolean("output_projection", output_projection)
+        boolean("sinks", sinks)
+        self.softcap = check_scores(softcap, None, distance_bias, num_heads)
         check_kernel(kernel)
         if device is not None:
             device = arguments.device("device", device)
@@ -101,6 +110,12 @@ class SparseSelfAttention(nn.Module):
         self.dropout, self.kernel = dropout, kernel
         self.global_projections = global_projections
         kv_dim = kv_heads * self.head_dim
+        zeros = torch.zeros(num_heads, device=device, dtype=dtype) if sinks else None
+        self.sinks = None if zeros is None else nn.Parameter(zeros)
+        if isinstance(distance_bias, nn.Parameter):
+            self.distance_bias: Tensor | None = distance_bias
+        else:
+            self.register_buffer("distance_bias", distance_bias)
 
         def linear(inputs: int, outputs: int) -> nn.Linear:
             return nn.Linear(inputs, outputs, bias, device, dtype)
@@ -120,6 +135,8 @@ class SparseSelfAttention(nn.Module):
         for projection in self.children():
             if isinstance(projection, nn.Linear):
                 projection.reset_parameters()
+        if self.sinks is not None:
+            nn.init.zeros_(self.sinks)
         if self.global_projections:
             self.copy_to_global_projections()
 
@@ -181,7 +198,7 @@ class SparseSelfAttention(nn.Module):
         qkv = self._heads(x, self.query, self.key, self.value)
         if cache is not None:
             self._check_cache(cache, key_mask, global_mask, segment_ids)
-            return self._join(cache.attend(*qkv, kernel=self.kernel))
+            return self._join(cache.attend(*qkv, kernel=self.kernel, **self._scores()))
         global_qkv = self._global_heads(x)
         return self._attend(qkv, self.pattern, global_qkv, key_mask, global_mask, segment_ids)
 
@@ -208,9 +225,15 @@ class SparseSelfAttention(nn.Module):
             segment_ids=segment_ids,
             dropout_p=self.dropout if self.training else 0.0,
             kernel=self.kernel,
+            **self._scores(),
         )
         assert isinstance(out, Tensor)
         return self._join(out)
+
+    def _scores(self) -> dict[str, Any]:
+        """Return what changes the scores, as `attention` takes it."""
+        changes = {"softcap": self.softcap, "sinks": self.sinks}
+        return {**changes, "distance_bias": self.distance_bias}
 
     def _heads(
         self, x: Tensor, query: nn.Linear, key: nn.Linear, value: nn.Linear
@@ -264,6 +287,11 @@ class SparseSelfAttention(nn.Module):
             f"layer={self.layer}, layers={self.layers}" if self.layers > 1 else "",
             f"dropout={self.dropout}" if self.dropout else "",
             f"kernel={self.kernel!r}" if self.kernel != "auto" else "",
+            f"softcap={self.softcap}" if self.softcap is not None else "",
+            "sinks=True" if self.sinks is not None else "",
+            ""
+            if self.distance_bias is None
+            else f"distance_bias of {tuple(self.distance_bias.shape)}",
         ]
         return ", ".join(filter(None, shown))
 

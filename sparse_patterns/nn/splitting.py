@@ -31,6 +31,8 @@ class Texts(NamedTuple):
         global_q: As `global_qkv` of `attention`.
         global_k: The same of the keys.
         global_v: The same of the values.
+        sinks: `(batch, heads)`, from `score_tensors`.
+        distance_bias: `(batch, heads, 2 * m + 1)`, from `score_tensors`.
         real: bool `(batch, kv_offset + kv_len)`, False for padding.
         documents: int `(batch, kv_len)`, the number of each token's document.
         global_mask: bool `(batch, kv_len)`, for `BatchGlobal()`.
@@ -49,6 +51,8 @@ class Texts(NamedTuple):
         kernel: Name of a kernel, "auto" or "tune".
         needs_grad: Whether a backward pass may follow.
         reasons: The texts of `refused`, with `REASON` between them.
+        softcap: As in `attention`.
+        bias_grad: Whether the gradient of the bias may be asked for.
     """
 
     q: Tensor
@@ -57,6 +61,8 @@ class Texts(NamedTuple):
     global_q: Tensor | None
     global_k: Tensor | None
     global_v: Tensor | None
+    sinks: Tensor | None
+    distance_bias: Tensor | None
     real: Tensor | None
     documents: Tensor | None
     global_mask: Tensor | None
@@ -74,6 +80,8 @@ class Texts(NamedTuple):
     kernel: str
     needs_grad: bool
     reasons: str
+    softcap: float | None
+    bias_grad: bool
 
 
 def calls_of(texts: Texts) -> list[tuple[Given, Part | None]]:
@@ -156,7 +164,7 @@ def _call(
 ) -> Given:
     """Return the call of the whole batch."""
     return Given(
-        *texts[:6],
+        *texts[:8],
         key_mask=key_mask,
         global_mask=texts.global_mask,
         segment_ids=segment_ids,
@@ -169,6 +177,8 @@ def _call(
         dropout_p=texts.dropout_p,
         kernel=texts.kernel,
         needs_grad=texts.needs_grad,
+        softcap=texts.softcap,
+        bias_grad=texts.bias_grad,
     )
 
 
@@ -185,6 +195,8 @@ def _part_of(texts: Texts, part: Part, number: int, segment_ids: Tensor | None) 
         global_q=None if texts.global_q is None else part.take(texts.global_q, part.queries),
         global_k=None if texts.global_k is None else part.take(texts.global_k, part.keys),
         global_v=None if texts.global_v is None else part.take(texts.global_v, part.keys),
+        sinks=part.take_examples(texts.sinks),
+        distance_bias=part.take_examples(texts.distance_bias),
         global_mask=part.take_tokens(texts.global_mask),
         seed=seed,
     )

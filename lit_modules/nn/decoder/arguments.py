@@ -6,7 +6,7 @@ from lit_modules.nn.activations import ACTIVATIONS
 
 __all__ = ["check_choices", "check_positions", "check_shares", "check_sizes"]
 
-POSITIONS = ("rotary", "transformer-xl", "learned")
+POSITIONS = ("rotary", "transformer-xl", "alibi", "t5", "learned")
 NORMS = ("pre", "post")
 
 
@@ -32,9 +32,7 @@ def check_positions(positions: str, max_length: int | None, width: int, heads: i
         ValueError: An argument is not allowed.
     """
     if positions not in POSITIONS:
-        raise ValueError(
-            f"positions must be 'rotary', 'transformer-xl' or 'learned', got {positions!r}"
-        )
+        raise ValueError(f"positions must be one of {', '.join(POSITIONS)}, got {positions!r}")
     if positions == "rotary" and width // heads % 2:
         raise ValueError(
             f"positions='rotary' needs an even head size (width / heads), got {width // heads}"

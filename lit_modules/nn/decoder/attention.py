@@ -21,8 +21,9 @@ __all__ = ["KeysValues", "Positions", "SelfAttention"]
 KeysValues = tuple[Tensor, Tensor]
 """Keys before positions are added and values of one layer, each (B, H, tokens, D)."""
 
-Positions = Rotary | Relative | None
-"""Rotations, or the features of Transformer-XL, or None for learned positions."""
+Positions = Rotary | Relative | Tensor | None
+"""Rotations, the features of Transformer-XL, the table of a bias by distance `(heads, 2 * m + 1)`,
+or None for learned positions."""
 
 
 class SelfAttention(nn.Module):
@@ -113,10 +114,11 @@ class SelfAttention(nn.Module):
                 out = attend_pairs(q, k, v, positions, weight, shown, share)
                 return self.project_out(out.transpose(1, 2).flatten(2)), kept
             q, k, v = positions.extend(q, k, v, weight)
-        elif positions is not None:
+        elif isinstance(positions, tuple):
             q = rotate(q, _last(positions, length))
             k = rotate(k, _last(positions, k.shape[2]))
-        out = self._attend(q, k, v, memory_mask, segment_ids, documents, cache)
+        bias = positions if isinstance(positions, Tensor) else None
+        out = self._attend(q, k, v, memory_mask, segment_ids, documents, cache, bias)
         out = out[..., : self.head_dim]
         return self.project_out(out.transpose(1, 2).flatten(2)), kept
 
@@ -129,10 +131,11 @@ class SelfAttention(nn.Module):
         segment_ids: Tensor | None,
         documents: Tensor | None,
         cache: sp.KeyValueCache | None,
+        bias: Tensor | None,
     ) -> Tensor:
         scale = self.head_dim**-0.5
         if cache is not None:
-            return cache.attend(q, k, v, scale=scale, kernel=self.kernel)
+            return cache.attend(q, k, v, scale=scale, kernel=self.kernel, distance_bias=bias)
         dropout = self.dropout if self.training else 0.0
         past = k.shape[2] - q.shape[2]
         pattern = self.pattern
@@ -157,6 +160,7 @@ class SelfAttention(nn.Module):
                 scale=scale,
                 dropout_p=dropout,
                 kernel=self.kernel,
+                distance_bias=bias,
             )
         attended = sp.attention(
             q,
@@ -170,6 +174,7 @@ class SelfAttention(nn.Module):
             scale=scale,
             dropout_p=dropout,
             kernel=self.kernel,
+            distance_bias=bias,
         )
         assert isinstance(attended, Tensor)
         return attended

@@ -20,6 +20,7 @@ from lit_modules.nn.decoder.arguments import (
 )
 from lit_modules.nn.decoder.attention import Positions, SelfAttention
 from lit_modules.nn.decoder.block import Block, FeedForward
+from lit_modules.nn.decoder.distances import DistanceBias
 from lit_modules.nn.decoder.embeddings import LearnedPositions
 from lit_modules.nn.decoder.memory import LayerMemory, last_tokens, seen_of, tokens_of
 from lit_modules.nn.decoder.positions import learned, relative_of_layers, rotary_of_layers
@@ -58,8 +59,9 @@ class Decoder(nn.Module):
         width: Features of a token; a multiple of `heads`.
         feedforward_width: Features inside the feed-forward; four times `width` by default.
         pattern: What attends to what: a registered name, a config or a pattern.
-        positions: `rotary` or `transformer-xl` (both relative, of any length) or `learned`
-            (absolute, up to `max_length`).
+        positions: `rotary`, `transformer-xl`, `alibi` or `t5` (all relative, of any length), or
+            `learned` (absolute, up to `max_length`). ALiBi is a fixed bias of the scores by
+            distance, T5's a learned one.
         max_length: Tokens of the longest sequence, for learned positions.
         norm: `pre` normalises what goes into each branch; `post` the stream after each branch, with
             embeddings scaled by the root of `width`, as in Transformer-XL.
@@ -87,7 +89,7 @@ class Decoder(nn.Module):
         width: int,
         pattern: PatternLike,
         feedforward_width: int | None = None,
-        positions: Literal["rotary", "transformer-xl", "learned"] = "rotary",
+        positions: Literal["rotary", "transformer-xl", "alibi", "t5", "learned"] = "rotary",
         max_length: int | None = None,
         norm: Literal["pre", "post"] = "pre",
         activation: str = "gelu",
@@ -127,6 +129,7 @@ class Decoder(nn.Module):
             self.positions = LearnedPositions(max_length, width)
         relative = positions == "transformer-xl"
         self.relative = RelativeBiases(heads, self.head_dim) if relative else None
+        self.distances = DistanceBias(positions, heads) if positions in ("alibi", "t5") else None
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList()
         for layer in range(layers):
@@ -328,6 +331,9 @@ class Decoder(nn.Module):
             return [None] * len(self.blocks)
         held = [0 if one is None else tokens_of(one) for one in used]
         dtype = self.embedding.weight.dtype
+        if self.distances is not None:
+            furthest = start + max(held, default=0) + ids.shape[1]
+            return [self.distances(furthest, self.embedding.weight)] * len(held)
         if self.relative is None:
             return rotary_of_layers(held, start, ids, self.head_dim, dtype)
         width = self.embedding.embedding_dim

@@ -26,6 +26,7 @@ from sparse_patterns.kernels.block_sparse.passes import ELEMENTS_AT_ONCE, block_
 from sparse_patterns.kernels.dropout import Dropout
 from sparse_patterns.kernels.global_rows import GlobalRows
 from sparse_patterns.kernels.rates.read import rates
+from sparse_patterns.kernels.scores.terms import Distances, bias_gradient
 from sparse_patterns.lowering.plan import Plan
 
 PASS_SECONDS, ELEMENT_RATE = 500e-6, 1.5e9
@@ -78,12 +79,14 @@ class XformersBlocksKernel(Kernel):
 
     def forward(self, call: Call, plan: Plan) -> tuple[Tensor, Tensor]:
         """Return output and log-sum-exp; see `Kernel.forward`."""
-        rows = GlobalRows(call, plan)
+        distances = Distances.of_call(call)
+        rows = GlobalRows(call, plan, distances)
         out = torch.zeros_like(call.q)
         lse = torch.full(call.q.shape[:3], -torch.inf, dtype=rows.dtype, device=call.q.device)
         for some in passes(call, plan):
             q, k, v = some.inputs()
             scores = some.multiply(q, k).mul_(call.scale)
+            some.terms(distances).change(scores)
             some.hide(scores)
             weights, logs = some.softmax(scores)
             Dropout(call, some.number).apply(weights)
@@ -103,7 +106,8 @@ class XformersBlocksKernel(Kernel):
         grad_lse: Tensor | None,
     ) -> tuple[Tensor, ...]:
         """Return the gradients; see `Kernel.backward`."""
-        rows = GlobalRows(call, plan)
+        distances = Distances.of_call(call, backward=True)
+        rows = GlobalRows(call, plan, distances)
         inputs = (call.q, call.k, call.v, *(call.global_qkv or ()))
         results = tuple(torch.zeros(x.shape, dtype=rows.dtype, device=x.device) for x in inputs)
         delta = grad_out.new_zeros(0)
@@ -115,6 +119,8 @@ class XformersBlocksKernel(Kernel):
         for some in passes(call, plan):
             q, k, v = some.inputs()
             weights = some.multiply(q, k).mul_(call.scale)
+            terms = some.terms(distances)
+            slope = terms.change(weights)
             some.hide(weights)
             weights.sub_(some.by_row(some.take(shut, torch.inf))).exp_()
             upstream = some.vectors(grad_out)
@@ -132,8 +138,10 @@ class XformersBlocksKernel(Kernel):
             else:
                 own = some.take(delta, 0)
             grad.sub_(some.by_row(own)).mul_(weights)
+            terms.differentiate(grad, slope)
             some.put(results[0], some.apply(grad, k) * call.scale)
             some.add_to_keys(results[1], some.apply(grad, q, turned=True) * call.scale)
             some.add_to_keys(results[2], some.apply(dropped, upstream, turned=True))
         rows.add_gradients(out, lse, grad_out, grad_lse, results)
-        return tuple(result.to(x.dtype) for result, x in zip(results, inputs, strict=True))
+        grads = tuple(result.to(x.dtype) for result, x in zip(results, inputs, strict=True))
+        return (*grads, *bias_gradient(distances))

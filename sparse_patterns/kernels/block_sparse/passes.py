@@ -13,6 +13,8 @@ from torch.nn import functional
 from sparse_patterns.kernels.base import Call, Request, accumulation_dtype
 from sparse_patterns.kernels.block_sparse import half
 from sparse_patterns.kernels.block_sparse.library import library
+from sparse_patterns.kernels.scores.blocks import BlockTerms
+from sparse_patterns.kernels.scores.terms import Distances
 from sparse_patterns.lowering.blocks.table import FULL, Blocks
 from sparse_patterns.lowering.plan import Plan
 
@@ -96,6 +98,13 @@ class _Pass:
         self.dtype = accumulation_dtype(self.call.q.dtype)
         self.half = self.call.q.dtype.itemsize == 2
         self.factor_dtype = self.call.q.dtype if self.half else self.dtype
+
+    def terms(self, distances: Distances | None) -> BlockTerms:
+        """Return what changes the scores of these heads."""
+        row, column = self.layout.row, self.layout.column
+        pairs = [(example, head) for example in self.examples for head in self.heads]
+        size = self.layout.table.block
+        return BlockTerms(self.call.scores, distances, pairs, row, column, size)
 
     def take(self, x: Tensor, fill: float) -> Tensor:
         """Return numbers of the rows of these heads, `(batch, rows)`, filled up to whole blocks."""

@@ -75,6 +75,12 @@ class XformersFusedKernel(Kernel):
         reasons = [*machine, *self.dtype_reasons(request)]
         if request.head_dim > MAX_HEAD_DIM:
             reasons.append(f"head_dim must be <= {MAX_HEAD_DIM}, got {request.head_dim}")
+        if request.softcap:
+            reasons.append("the fused operators do not cap scores (softcap)")
+        if request.distance_bias:
+            reasons.append(
+                "the fused operators take a bias as a matrix of all pairs only (distance_bias)"
+            )
         if request.dropout_p:
             reasons.append(
                 f"dropout (dropout_p={request.dropout_p:g}) is drawn inside the fused operators "

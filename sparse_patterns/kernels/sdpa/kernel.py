@@ -19,6 +19,7 @@ from torch import Tensor
 from sparse_patterns.kernels.base import Call, Kernel, Request, Tolerance, accumulation_dtype
 from sparse_patterns.kernels.global_rows import GlobalRows
 from sparse_patterns.kernels.masks import additive_mask
+from sparse_patterns.kernels.scores.terms import Distances
 from sparse_patterns.kernels.sdpa import operator
 from sparse_patterns.lowering.plan import Group, Plan
 
@@ -52,16 +53,21 @@ class SdpaKernel(Kernel):
             reasons.append(f"runs on the CPU only, not on {request.device!r}")
         if request.dropout_p:
             reasons.append("torch's operator for the CPU has no dropout with a seed of its own")
+        if request.softcap:
+            reasons.append("torch's operator for the CPU does not cap scores (softcap)")
+        if request.bias_grad:
+            reasons.append("torch's operator for the CPU has no gradient of a bias (distance_bias)")
         reasons.extend(_too_large(request))
         return reasons
 
     def seconds(self, request: Request, plan: Plan) -> float:
         """Estimate the time from the pairs of all heads, half of them where it is causal."""
-        kind = kind_of(plan)
+        kind = MASKED if request.distance_bias else kind_of(plan)
         pairs = request.q_len * request.kv_len
         products = request.batch * request.heads * 4 * request.head_dim * pairs / FLOP_RATE
         given = request.key_mask or request.global_mask or request.segment_ids
         masks = request.batch * len(plan.groups) * pairs if given and kind == MASKED else 0
+        masks += request.heads * pairs if request.distance_bias else 0
         return CALL_SECONDS + products / (2 if kind == CAUSAL else 1) + masks / MASK_RATE
 
     def forward(self, call: Call, plan: Plan) -> tuple[Tensor, Tensor]:
@@ -84,7 +90,7 @@ class SdpaKernel(Kernel):
             logs.append(lse)
         out, lse = _joined(outs, call.q), torch.cat(logs).contiguous()
         if call.global_qkv is not None:
-            GlobalRows(call, plan).overwrite(out, lse)
+            GlobalRows(call, plan, Distances.of_call(call)).overwrite(out, lse)
         return out, lse
 
     def backward(
@@ -97,7 +103,9 @@ class SdpaKernel(Kernel):
         grad_lse: Tensor | None,
     ) -> tuple[Tensor, ...]:
         """Return the gradients; see `Kernel.backward`."""
-        rows = None if call.global_qkv is None else GlobalRows(call, plan)
+        rows = None
+        if call.global_qkv is not None:
+            rows = GlobalRows(call, plan, Distances.of_call(call))
         logs = rows.shut(lse) if rows is not None else lse.masked_fill(lse == -torch.inf, torch.inf)
         found: list[tuple[Tensor, Tensor, Tensor]] = []
         for some in _steps(call, plan):
@@ -132,9 +140,11 @@ class SdpaKernel(Kernel):
 def _too_large(request: Request) -> list[str]:
     """Return the reason why the masks of a request are too large, none if they are not."""
     one = request.q_len * request.kv_len * accumulation_dtype(request.dtype).itemsize
-    if one * request.heads <= LARGEST_MASK or kind_of(request.plan) != MASKED:
+    if one * request.heads <= LARGEST_MASK:
         return []
-    size = one * len(request.plan.groups)
+    if not request.distance_bias and kind_of(request.plan) != MASKED:
+        return []
+    size = one * (request.heads if request.distance_bias else len(request.plan.groups))
     if size <= LARGEST_MASK:
         return []
     return [f"its masks would take {size >> 20} MiB, and {LARGEST_MASK >> 20} MiB are allowed"]
@@ -162,17 +172,24 @@ class _Step:
 def _steps(call: Call, plan: Plan) -> Iterator[_Step]:
     """Yield all examples at once, or some at a time where their masks are large."""
     request, examples = call.request, call.examples
-    kind = kind_of(plan)
+    distances = Distances.of_call(call)
+    kind = kind_of(plan) if distances is None else MASKED
     everything = slice(0, request.batch)
     if kind == MASKED:
-        size = len(plan.groups) * request.q_len * request.kv_len
+        masks = len(plan.groups) if distances is None else request.heads
+        size = masks * request.q_len * request.kv_len
         at_once = max(1, MASK_AT_ONCE // max(1, size))
         own = any(group.forms.takes_example_tensors for group in plan.groups)
+        if distances is not None and distances.values.shape[0] > 1:
+            own = True
         if not own and examples.key_mask is None:
             at_once = max(1, request.batch)
         for first in range(0, max(1, request.batch), at_once):
             some = slice(first, min(first + at_once, request.batch))
-            yield _Step(some, False, *additive_mask(call, plan, some), None)
+            hidden, rows = additive_mask(call, plan, some)
+            if distances is not None:
+                hidden = hidden + distances.matrix(some)
+            yield _Step(some, False, hidden, rows, None)
         return
     mask = empty = padded = None
     if examples.key_mask is not None:

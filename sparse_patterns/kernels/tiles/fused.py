@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from sparse_patterns.kernels.base import Call
+from sparse_patterns.kernels.scores.terms import Distances
+from sparse_patterns.kernels.tiles.bias import Bias
 from sparse_patterns.kernels.tiles.head import Workspace
 from sparse_patterns.kernels.tiles.selection import Selection, select
 from sparse_patterns.kernels.tiles.strips import Strip, strips_of
@@ -28,8 +30,13 @@ MASK_AT_ONCE = 1 << 19
 
 
 def serves(call: Call) -> bool:
-    """Return whether the operator can compute a call: it has no dropout, and is for the CPU."""
-    return call.q.device.type == "cpu" and not call.request.dropout_p and call.q.numel() > 0
+    """Return whether the operator can compute a call.
+
+    It is for the CPU, has no dropout and caps no scores; a bias by distance is a mask.
+    """
+    if call.q.device.type != "cpu" or not call.q.numel():
+        return False
+    return not call.request.dropout_p and call.scores.softcap is None
 
 
 def forward(call: Call, plan: Plan, out: Tensor, lse: Tensor) -> None:
@@ -44,6 +51,7 @@ def forward(call: Call, plan: Plan, out: Tensor, lse: Tensor) -> None:
     tensors, request = (call.q, call.k, call.v, out, lse), call.request
     share = request.heads // request.kv_heads
     space = Workspace(lse.dtype, lse.device)
+    distances = Distances.of_call(call)
     for group in plan.groups:
         batch = (
             request.batch > 1
@@ -51,6 +59,7 @@ def forward(call: Call, plan: Plan, out: Tensor, lse: Tensor) -> None:
             and len(group.heads) == request.heads
             and call.examples.key_mask is None
             and not group.forms.takes_example_tensors
+            and (distances is None or distances.values.shape[0] == 1)
             and all(x.stride(0) == request.heads * x.stride(1) for x in tensors)
         )
         # Examples that see the same are so many more heads.
@@ -58,11 +67,16 @@ def forward(call: Call, plan: Plan, out: Tensor, lse: Tensor) -> None:
         heads = tuple(range(request.batch * request.heads)) if batch else group.heads
         for example in range(every[0].shape[0]):
             at = select(call, group, example)
+            bias = None
+            if distances is not None:
+                table = distances.of(example).repeat(request.batch if batch else 1, 1)
+                bias = Bias(table, distances.origin - distances.q_offset)
             for some in heads_at_once(heads, share, request.q_len * request.head_dim):
                 own = slice(some.start // share, -(-some.stop // share))
                 q, out_of, lse_of = (x[example, some] for x in (every[0], *every[3:]))
                 k, v = (x[example, own] for x in every[1:3])
-                attend(q, k, v, at, call.scale, out_of, lse_of, space)
+                of_some = None if bias is None else Bias(bias.table[some], bias.origin)
+                attend(q, k, v, at, call.scale, out_of, lse_of, space, of_some)
 
 
 def heads_at_once(heads: tuple[int, ...], share: int, size: int) -> Iterator[slice]:
@@ -98,6 +112,7 @@ def attend(
     out: Tensor,
     lse: Tensor,
     space: Workspace,
+    bias: Bias | None = None,
 ) -> None:
     """Compute all rows of some heads over the parts of a selection.
 
@@ -111,6 +126,7 @@ def attend(
         lse: Where to write the log-sum-exp `(heads, q_len)`, in the accumulation type, -inf for
             rows that see nothing.
         space: Buffers.
+        bias: What is added to the scores by distance.
     """
     dtype = lse.dtype
     if q.dtype != dtype or q.stride(-1) != 1:
@@ -135,8 +151,8 @@ def attend(
             keys = _listed("keys", k, part.keys, space)
             values = _listed("values", v, part.keys, space)
         for strip in strips.strips:
-            for run, bias, empty in _masked(strip, at, part):
-                _add(rows, keys, values, run, bias, empty, scale, into, into_lse, fresh)
+            for run, mask, empty in _masked(strip, at, part, bias):
+                _add(rows, keys, values, run, mask, empty, scale, into, into_lse, fresh)
         if part.order is not None:
             _put_back(part.order.to(q.device), into, into_lse, total, lse, written)
         written = True
@@ -188,26 +204,40 @@ def _put_back(
 
 
 def _masked(
-    strip: Strip, at: Selection, part: PlanPart
+    strip: Strip, at: Selection, part: PlanPart, bias: Bias | None
 ) -> Iterator[tuple[TileRun, Tensor | None, Tensor | None]]:
-    """Yield the tiles of a strip with everything that hides pairs: `(run, bias, empty)`."""
-    if at.key_mask is None and not part.documents and part.dynamic is None:
-        yield strip.run, strip.bias, strip.empty
-        return
+    """Yield the tiles of a strip with everything that is added to their scores.
+
+    Yields:
+        The tiles; what is added, `(heads or 1, tiles or 1, rows or 1, keys)` or None; and which
+        rows see nothing, bool `(tiles or 1, rows or 1)` or None.
+    """
+    hides = at.key_mask is not None or part.documents or part.dynamic is not None
+    alike = bias is None or bias.is_alike(strip.run, part)
+    count = 1 if alike or bias is None else bias.table.shape[0]
+    if bias is not None and strip.bias is not None and strip.bias.shape[0] > 1:
+        count = bias.table.shape[0]
+    at_once = strip.run.tiles
+    if hides or count > 1:
+        at_once = max(1, MASK_AT_ONCE // (count * strip.run.rows * strip.run.keys))
     tile = 0
-    for run in strip.run.split(max(1, MASK_AT_ONCE // (strip.run.rows * strip.run.keys))):
+    for run in strip.run.split(at_once) if at_once < strip.run.tiles else (strip.run,):
         stop = tile + run.tiles
-        bias, empty = (
+        mask, empty = (
             x if x is None or x.shape[0] == 1 else x[tile:stop] for x in (strip.bias, strip.empty)
         )
-        factors = list(at.factors(torch.Size((run.tiles, run.rows, run.keys)), part, run, 0, 0))
-        if factors:
-            for factor in factors:
-                hidden = factor.to(at.padded.device).log()
-                bias = hidden if bias is None else bias + hidden.to(bias.dtype)
-            assert bias is not None
-            empty = (bias == -torch.inf).all(-1)
-        yield run, bias, empty
+        factors = at.factors((run.tiles, run.rows, run.keys), part, run, 0, 0) if hides else ()
+        hidden = [factor.to(at.padded.device).log() for factor in factors]
+        for one in hidden:
+            mask = one if mask is None else mask + one.to(mask.dtype)
+        if hidden:
+            assert mask is not None
+            empty = (mask == -torch.inf).all(-1)
+        added = None if mask is None else mask[None]
+        if bias is not None:
+            own = bias.of_run(run, part)
+            added = own if added is None else own + added.to(own.dtype)
+        yield run, added, empty
         tile = stop
 
 
@@ -216,7 +246,7 @@ def _add(
     k: Tensor,
     v: Tensor,
     run: TileRun,
-    bias: Tensor | None,
+    added: Tensor | None,
     empty: Tensor | None,
     scale: float,
     total: Tensor,
@@ -231,9 +261,9 @@ def _add(
         )
         for x in (k, v)
     )
-    mask = None if bias is None else bias.to(q.dtype)[None]
+    mask = None if added is None else added.to(q.dtype)
     if mask is not None:
-        mask = mask.expand(1, mask.shape[1], run.rows, run.keys)
+        mask = mask.expand(-1, -1, run.rows, run.keys)
     found, logs = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         tiles, keys, values, 0.0, False, attn_mask=mask, scale=scale
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,12 +34,28 @@ class Workspace:
 
 @dataclass
 class Side:
-    """Queries, keys and values of one head as matrices of the accumulation type, queries scaled."""
+    """Queries, keys and values of one head as matrices of the accumulation type, queries scaled.
+
+    Attributes:
+        q: Scaled queries.
+        k: Keys.
+        v: Values.
+        small: Whether scores are certain to be small.
+        bound: No product of a query and a key is larger.
+        terms: What else changes the scores, `tiles.terms.HeadTerms`, or None.
+    """
 
     q: Tensor
     k: Tensor
     v: Tensor
     small: bool
+    bound: float = 0.0
+    terms: Any = None
+
+    @property
+    def scored(self) -> Tensor:
+        """What products with keys are made of: `q`, as `terms` need it."""
+        return self.q if self.terms is None else self.terms.q
 
     @classmethod
     def of(cls, q: Tensor, k: Tensor, v: Tensor, scale: float, space: Workspace) -> Side:
@@ -48,7 +65,7 @@ class Side:
         torch.mul(q.to(dtype), scale, out=scaled)
         k, v = packed(k, dtype), packed(v, dtype)
         bound = _longest(scaled) * _longest(k)
-        return cls(scaled, k, v, bool(bound <= SAFE_SCORE))
+        return cls(scaled, k, v, bool(bound <= SAFE_SCORE), bound)
 
 
 def _longest(x: Tensor) -> float:

@@ -12,6 +12,7 @@ so memory grows with the length and not with the window.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -19,11 +20,13 @@ from torch import Tensor
 
 from sparse_patterns.kernels.base import Call, Kernel, Request, Tolerance, accumulation_dtype
 from sparse_patterns.kernels.dropout import Dropout
+from sparse_patterns.kernels.scores.terms import Distances, bias_gradient
 from sparse_patterns.kernels.tiles import fused
 from sparse_patterns.kernels.tiles.head import Side, Workspace, packed
 from sparse_patterns.kernels.tiles.passes import Gradients, backward_parts, forward_parts
 from sparse_patterns.kernels.tiles.pieces import SCORES_AT_ONCE
 from sparse_patterns.kernels.tiles.selection import Selection, select
+from sparse_patterns.kernels.tiles.terms import HeadTerms
 from sparse_patterns.lowering.plan import Plan
 from sparse_patterns.lowering.tiles.runs import PlanPart
 
@@ -55,7 +58,8 @@ class TilesKernel(Kernel):
             calls += len(runs) * -(-request.batch * len(group.heads) // max(1, at_once))
             pieces += len(group.heads) * sum(1 + run.pairs // SCORES_AT_ONCE for run in runs)
         seconds = CALL_SECONDS * calls
-        if request.needs_grad or request.dropout_p or request.device != "cpu":
+        own = request.needs_grad or request.dropout_p or request.device != "cpu"
+        if own or request.softcap:
             seconds = request.batch * (HEAD_SECONDS * request.heads + PIECE_SECONDS * pieces)
         return seconds + request.batch * 4 * request.head_dim * plan.computed / FLOP_RATE
 
@@ -72,7 +76,7 @@ class TilesKernel(Kernel):
                 target, logs = out[example, head], lse[example, head]
                 if at.row_parts or not fast:
                     dropout = heads.dropout(example, head)
-                    side = heads.side(example, head)
+                    side = heads.side(example, head, at)
                     if not fast:
                         heads.attend(side, at, dropout, target, logs)
                     for part in at.row_parts:
@@ -94,7 +98,7 @@ class TilesKernel(Kernel):
         grad_lse: Tensor | None,
     ) -> tuple[Tensor, ...]:
         """Return the gradients; see `Kernel.backward`."""
-        heads = _Heads(call, plan)
+        heads = _Heads(call, plan, backward=True)
         inputs = (call.q, call.k, call.v, *(call.global_qkv or ()))
         results = tuple(torch.empty_like(x) for x in inputs)
         for example in range(call.request.batch):
@@ -122,14 +126,16 @@ class TilesKernel(Kernel):
                 for index, total in enumerate(sums):
                     if index % 3:
                         heads.store(results[index][example, kv_head], total)
-        return results
+        return (*results, *bias_gradient(heads.distances))
 
 
 class _Heads:
     """One call, head by head."""
 
-    def __init__(self, call: Call, plan: Plan) -> None:
+    def __init__(self, call: Call, plan: Plan, backward: bool = False) -> None:
         self.call = call
+        self.backward = backward
+        self.distances = Distances.of_call(call, backward)
         self.plan = plan
         self.dtype = accumulation_dtype(call.q.dtype)
         self.share = call.request.heads // max(1, call.request.kv_heads)
@@ -164,11 +170,22 @@ class _Heads:
         """Return the dropout of a head, freshly seeded."""
         return Dropout(self.call, example * self.call.request.heads + head)
 
-    def side(self, example: int, head: int) -> Side:
+    def side(self, example: int, head: int, at: Selection) -> Side:
         """Return the matrices of a head."""
         call, kv_head = self.call, head // self.share
         k, v = call.k[example, kv_head], call.v[example, kv_head]
-        return Side.of(call.q[example, head], k, v, call.scale, self.space)
+        side = Side.of(call.q[example, head], k, v, call.scale, self.space)
+        return self.with_terms(side, example, head, at.parts)
+
+    def with_terms(self, side: Side, example: int, head: int, parts: list[PlanPart]) -> Side:
+        """Return the matrices with what changes the scores of some parts."""
+        scores, distances = self.call.scores, self.distances
+        if scores.plain:
+            return side
+        terms = HeadTerms.of(side.q, scores, distances, example, head)
+        terms.backward = self.backward
+        small = terms.is_small(side.bound, parts, self.call.key_mask is not None)
+        return replace(side, small=small, terms=terms)
 
     def attend(
         self, side: Side, at: Selection, dropout: Dropout, target: Tensor, logs: Tensor
@@ -187,11 +204,13 @@ class _Heads:
         assert part.queries is not None
         rows = part.queries.to(side.q.device)
         if self.call.global_qkv is None:
-            return Side(side.q[rows], side.k, side.v, side.small)
+            row_side = replace(side, q=side.q[rows])
+            return self.with_terms(row_side, example, head, [part])
         q, k, v = self.call.global_qkv
         kv_head = head // self.share
         q = q[example, head].index_select(0, rows)
-        return Side.of(q, k[example, kv_head], v[example, kv_head], self.call.scale, self.space)
+        side = Side.of(q, k[example, kv_head], v[example, kv_head], self.call.scale, self.space)
+        return self.with_terms(side, example, head, [part])
 
     def add_gradients(
         self,
@@ -205,7 +224,7 @@ class _Heads:
     ) -> None:
         """Add one head's gradients to `sums`: those of `q, k, v` and, if given, of `global_qkv`."""
         dropout = self.dropout(example, head)
-        side = self.side(example, head)
+        side = self.side(example, head, at)
         own = logs.index_fill(0, at.overwritten, torch.inf)
         grads = Gradients(*sums[:3])
         backward_parts(side, at.parts, at, dropout, self.space, own, upstream, delta, grads)

@@ -34,10 +34,10 @@ def forward_parts(
     for part in parts:
         keys, values = at.gather(side.k, part), at.gather(side.v, part)
         whole = (total, weight, *(() if shift is None else (shift,)))
-        q, part_total, part_weight, *peaks = in_order(part, side.q, *whole)
+        q, part_total, part_weight, *peaks = in_order(part, side.scored, *whole)
         for run in part.runs:
             for piece in cut(run):
-                scores = _scores(piece, q, side.small, keys, at, part, space)
+                scores = _scores(piece, q, side, keys, at, part, space)
                 target, sums = piece.queries(part_total), piece.queries(part_weight)
                 if peaks:
                     old = piece.queries(peaks[0])
@@ -100,12 +100,12 @@ def backward_parts(
         keys, values = at.gather(side.k, part), at.gather(side.v, part)
         grad_keys = grads.k if part.keys is None else torch.zeros_like(keys)
         grad_values = grads.v if part.keys is None else torch.zeros_like(values)
-        inputs = (side.q, lse, grad_out, delta)
-        q, part_lse, part_grad, part_delta = in_order(part, *inputs)
+        inputs = (side.q, side.scored, lse, grad_out, delta)
+        q, scored, part_lse, part_grad, part_delta = in_order(part, *inputs)
         grad_q = grads.q if part.order is None else torch.zeros_like(q)
         for run in part.runs:
             for piece in cut(run):
-                weights = _scores(piece, q, side.small, keys, at, part, space)
+                weights = _scores(piece, scored, side, keys, at, part, space)
                 weights.sub_(piece.queries(part_lse)[..., None]).exp_()
                 if side.small:
                     piece.hide(weights, at, part, additive=False)
@@ -123,6 +123,8 @@ def backward_parts(
                     grad.mul_(factors)
                 piece.fold(grad_values, folded)
                 grad.sub_(piece.queries(part_delta)[..., None]).mul_(weights)
+                if side.terms is not None:
+                    side.terms.differentiate(grad, piece, part, space)
                 add_matmul(piece.queries(grad_q), grad, piece.keys(keys), space)
                 folded = space.get("folded", weights.shape[0], piece.run.keys, keys.shape[1])
                 matmul(grad.mT, piece.queries(q), folded)
@@ -144,7 +146,7 @@ def in_order(part: PlanPart, *whole: Tensor) -> list[Tensor]:
 def _scores(
     piece: Piece,
     queries: Tensor,
-    small: bool,
+    side: Side,
     keys: Tensor,
     at: Selection,
     part: PlanPart,
@@ -152,12 +154,16 @@ def _scores(
 ) -> Tensor:
     """Return the scores of a piece, `(C, T, L)`, in a buffer that the next piece reuses.
 
-    Those that are all `small` are not masked yet: their exponentials are to be.
+    Those of a side whose scores are small are not masked yet: their exponentials are to be.
+    `queries` are those that scores are made of, in the order of the part.
     """
     q, k = piece.queries(queries), piece.keys(keys)
     scores = space.get("scores", q.shape[0], q.shape[1], k.shape[1])
-    matmul(q, k.mT, scores)
-    if not small:
+    if side.terms is None:
+        matmul(q, k.mT, scores)
+    else:
+        side.terms.fill(scores, q, k, piece, part, space)
+    if not side.small:
         piece.hide(scores, at, part, additive=True)
     return scores
 

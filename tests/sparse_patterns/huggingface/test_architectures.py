@@ -7,8 +7,8 @@ from transformers import CONFIG_MAPPING, MODEL_MAPPING
 
 import sparse_patterns as sp
 from sparse_patterns.huggingface import set_pattern
+from tests.huggingface_reference import with_reference
 from tests.sparse_patterns.huggingface.architectures import NOT_MADE, NOT_WHOLE, REFUSED, WORKS
-from tests.sparse_patterns.huggingface.reference import with_reference
 from tests.sparse_patterns.huggingface.small import make, on_meta, run
 
 pytestmark = [

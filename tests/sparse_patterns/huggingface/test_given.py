@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 import sparse_patterns as sp
 from sparse_patterns.huggingface import batch_masks, set_pattern
+from tests.huggingface_reference import with_reference
 from tests.sparse_patterns.huggingface.models import LENGTH, close, llama, qwen2, some_ids
-from tests.sparse_patterns.huggingface.reference import with_reference
 from tests.sparse_patterns.huggingface.small import inputs, make, run
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -24,9 +24,11 @@ REFUSED = {
         {"attention_mask": torch.ones(2, 1, LENGTH, LENGTH, dtype=torch.bool)},
         r"shape \(2, 1, 22, 22\): only padding",
     ),
-    "a cap": ({"softcap": 30.0}, "softcap.*do not cap"),
-    "sinks": ({"s_aux": torch.zeros(HEADS)}, "s_aux.*sinks"),
-    "a bias": ({"position_bias": torch.zeros(1)}, "position_bias.*no bias"),
+    "a bias of pairs": (
+        {"position_bias": torch.zeros(1, HEADS, LENGTH, LENGTH)},
+        "position_bias.*none of pairs",
+    ),
+    "too few sinks": ({"s_aux": torch.zeros(HEADS + 1)}, r"sinks must have shape \(heads,\)"),
     "what is not known": ({"unheard_of": 1}, "unheard_of.*not known"),
     "global tokens without readers": (
         {"global_mask": torch.zeros(2, LENGTH, dtype=torch.bool)},
@@ -50,17 +52,6 @@ def test_weights_asked_for_by_the_configuration_are_refused() -> None:
     model.config.output_attentions = True
     with pytest.raises(ValueError, match="output_attentions"):
         set_pattern(model, NEAR)(some_ids())
-
-
-def test_models_with_caps_and_sinks_are_refused() -> None:
-    small = {**SMALL, "num_key_value_heads": 2, "head_dim": 8}
-    gemma = transformers.Gemma2ForCausalLM(transformers.Gemma2Config(**small))
-    with pytest.raises(ValueError, match=r"self_attn caps its scores \(softcap=50.0\)"):
-        set_pattern(gemma, NEAR)
-    few = {"num_local_experts": 2, "num_experts_per_tok": 1}
-    oss = transformers.GptOssForCausalLM(transformers.GptOssConfig(**small, **few))
-    with pytest.raises(ValueError, match="self_attn has learned attention sinks"):
-        set_pattern(oss, NEAR)
 
 
 def test_models_that_cannot_have_a_pattern_are_refused() -> None:

@@ -192,6 +192,12 @@ def test_reasons() -> None:
     assert kernel.why_not(request(dropout_p=0.1)) == [
         "FlexAttention has no dropout; set dropout_p=0"
     ]
+    assert kernel.why_not(request(softcap=True, sinks=True, distance_bias=True)) == []
+    assert kernel.why_not(request(sinks=True, distance_bias=True, needs_grad=True)) == []
+    [capped] = kernel.why_not(request(softcap=True, needs_grad=True))
+    assert capped.endswith("(softcap)")
+    [learned] = kernel.why_not(request(distance_bias=True, bias_grad=True))
+    assert learned.endswith("(distance_bias)")
     assert kernel.why_not(request(head_dim=512)) == ["head_dim must be <= 256, got 512"]
     assert "float64 is not one of" in kernel.why_not(request(dtype=torch.float64))[0]
 

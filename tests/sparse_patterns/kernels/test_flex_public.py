@@ -14,6 +14,7 @@ from sparse_patterns.kernels.flex import FlexFlashKernel
 from tests.contracts.kernels.cases import HARD, make_case
 from tests.contracts.kernels.flex import EmulatedFlex
 from tests.contracts.kernels.holding import hold
+from tests.contracts.kernels.scored import CHANGES, hold_scores
 from tests.random_specs import random_case, seeds
 from tests.sparse_patterns.kernels.test_flex import Counter, request
 
@@ -49,6 +50,15 @@ def test_rows_of_global_tokens_give_their_own_gradients(own: bool) -> None:
 @pytest.mark.parametrize("seed", seeds(40, every_day=2))
 def test_random_specs(seed: int) -> None:
     hold("flex", random_case(seed), torch.float64, lse=seed % 2 > 0)
+
+
+@pytest.mark.usefixtures("by_autograd")
+@pytest.mark.parametrize("names", [("sinks",), CHANGES])
+@pytest.mark.parametrize("own", [False, True])
+def test_changed_scores_give_their_gradients(names: tuple[str, ...], own: bool) -> None:
+    case = make_case(sp.Window(9, 9) | sp.Global((0, 50)), 97)
+    hold_scores("flex", case, names, own=own, learned_bias=False)
+    hold_scores("flex", HARD["a whole window of padding"], names, learned_bias=False)
 
 
 def test_autograd_records_inside_an_operator() -> None:
@@ -103,6 +113,11 @@ def test_the_backend_flash_is_asked_in_both_passes(flash: list[dict[str, Any]]) 
     _, lse = sp.attention(x, x, x, sp.Window(1, 1), kernel="flex_flash", return_lse=True)
     with pytest.raises(ValueError, match="takes no gradient of the log-sum-exp; use kernel='flex'"):
         lse.sum().backward()
+    # Sinks weigh the output by the log-sum-exp.
+    out = sp.attention(x, x, x, sp.Window(1, 1), kernel="flex_flash", sinks=torch.zeros(2))
+    assert isinstance(out, torch.Tensor)
+    with pytest.raises(ValueError, match="takes no gradient of the log-sum-exp"):
+        out.sum().backward()
 
 
 def test_flash_is_never_chosen_unless_named(flash: list[dict[str, Any]]) -> None:
@@ -131,6 +146,11 @@ def test_reasons_against_flash(monkeypatch: pytest.MonkeyPatch) -> None:
     assert any("head_dim must be <= 128" in why for why in kernel.why_not(request(head_dim=160)))
     [dtype] = kernel.why_not(request(dtype=torch.float32))
     assert dtype == "FlashAttention 4 takes bfloat16 and float16, not torch.float32"
+    [changed] = kernel.why_not(request(softcap=True, distance_bias=True))
+    assert changed == "changed scores are left to the kernel flex (softcap, distance_bias)"
+    assert kernel.why_not(request(sinks=True)) == []
+    [sinks] = kernel.why_not(request(sinks=True, needs_grad=True))
+    assert "the log-sum-exp has no gradient in the backend FLASH" in sinks
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (10, 0))
     [card] = kernel.why_not(request())
     assert "compute capability 10.0" in card

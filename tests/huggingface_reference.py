@@ -47,7 +47,12 @@ def with_reference(model: Any, pattern: sp.Pattern) -> Iterator[None]:
             layers=place.layers,
         )
         own = 0 if attention_mask is None else attention_mask
-        mask = own + torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(q.dtype).min)[None]
+        mask = (
+            own
+            + torch.zeros(seen.shape, dtype=q.dtype).masked_fill(~seen, torch.finfo(q.dtype).min)[
+                None
+            ]
+        )
         mask = mask.clamp(min=torch.finfo(q.dtype).min)
         eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", _plain)
         return eager(module, q, k, v, mask, **given)
