@@ -226,7 +226,11 @@ def _masked(
         mask, empty = (
             x if x is None or x.shape[0] == 1 else x[tile:stop] for x in (strip.bias, strip.empty)
         )
-        factors = at.factors((run.tiles, run.rows, run.keys), part, run, 0, 0) if hides else ()
+        factors = (
+            at.factors(torch.Size((run.tiles, run.rows, run.keys)), part, run, 0, 0)
+            if hides
+            else ()
+        )
         hidden = [factor.to(at.padded.device).log() for factor in factors]
         for one in hidden:
             mask = one if mask is None else mask + one.to(mask.dtype)
