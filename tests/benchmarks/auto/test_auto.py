@@ -29,6 +29,7 @@ def test_a_wrong_choice_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_grid_stops_at_the_longest_length(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(suite, "LENGTHS", (8, 16, 32))
     monkeypatch.setattr(suite, "HEADS", 2)
+    monkeypatch.setattr(suite, "BATCHES", (1,))
     rows = list(suite.grid("auto-window", OPTIONS))
     assert {row.length for row in rows} == {8, 16}
     assert len(rows) == 2 * len(suite.BATCHES) * len(suite.TYPES) * 2

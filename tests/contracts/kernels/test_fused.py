@@ -29,7 +29,7 @@ from tests.contracts.kernels.fused_cases import (
     refusals,
 )
 from tests.contracts.kernels.holding import hold, request_of
-from tests.random_specs import random_case
+from tests.random_specs import random_case, seeds
 
 NAME = XformersFusedKernel.name
 
@@ -51,7 +51,7 @@ def emulated(monkeypatch: pytest.MonkeyPatch) -> str:
     return NAME
 
 
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", seeds(4, every_day=1))
 @pytest.mark.slow
 def test_random_specs(emulated: str, part: int) -> None:
     for seed in SERVED[part::4]:
