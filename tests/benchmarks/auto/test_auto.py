@@ -31,7 +31,7 @@ def run_once(calls: dict[str, Callable[[], object]], effort: Effort) -> dict[str
     """Runs each call, which must not fail; times would take seconds."""
     for call in calls.values():
         call()
-    return dict.fromkeys(calls, [1.0])
+    return {name: [1.0] for name in calls}
 
 
 def test_the_grid_stops_at_the_longest_length(monkeypatch: pytest.MonkeyPatch) -> None:
