@@ -12,9 +12,9 @@ import torch
 import sparse_patterns as sp
 from benchmarks.gpu_check.place import Place
 from benchmarks.gpu_check.records import RIGHT, TOLD, Item, Record
-from sparse_patterns.kernels import flex
 from sparse_patterns.kernels.base import Call, Request
 from sparse_patterns.kernels.block_sparse import passes as block_sparse
+from sparse_patterns.kernels.flex.lists import lists_of
 from sparse_patterns.kernels.fused.select import choose_partials
 from sparse_patterns.kernels.fused.views import key_view, query_view
 from sparse_patterns.lowering import forms, plan
@@ -81,7 +81,7 @@ def forget() -> None:
 def _flex(call: Call, made: Plan) -> object:
     request = call.request
     variant = variant_of(request.pattern, request.heads, request.layers, request.kv_len)
-    return flex.lists_of(call, made, variant.uniform)
+    return lists_of(call, made, variant.uniform)
 
 
 def _fused(call: Call, made: Plan) -> object:

@@ -10,7 +10,7 @@ from sparse_patterns.kernels import tuning
 from sparse_patterns.kernels.base import Call, Kernel, Request
 from sparse_patterns.kernels.block_sparse.kernel import XformersBlocksKernel
 from sparse_patterns.kernels.dense import DenseKernel
-from sparse_patterns.kernels.flex import FlexFlashKernel, FlexKernel
+from sparse_patterns.kernels.flex.kernel import FlexFlashKernel, FlexKernel
 from sparse_patterns.kernels.fused.kernel import XformersFusedKernel
 from sparse_patterns.kernels.sdpa.kernel import SdpaKernel
 from sparse_patterns.kernels.tiles.kernel import TilesKernel

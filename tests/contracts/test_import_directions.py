@@ -51,7 +51,7 @@ LAZY = {
         "sparse_patterns/kernels/fused/xformers.py",
     ],
     "mslk": ["sparse_patterns/kernels/fused/xformers.py"],
-    "torch.nn.attention.flex_attention": ["sparse_patterns/kernels/flex.py"],
+    "torch.nn.attention.flex_attention": ["sparse_patterns/kernels/flex/passes.py"],
     "matplotlib": [
         *(f"sparse_patterns/viz/{name}.py" for name in ("figure", "grids", "style")),
         "lit_modules/callbacks/pictures.py",
@@ -216,7 +216,7 @@ def test_what_the_rules_allow_passes() -> None:
         "sparse_patterns/viz/figure.py": (
             "import math, torch\ndef f():\n    import matplotlib.pyplot\n"
         ),
-        "sparse_patterns/kernels/flex.py": (
+        "sparse_patterns/kernels/flex/passes.py": (
             "from typing import TYPE_CHECKING\nfrom ..lowering.plan import Plan\n"
             "if TYPE_CHECKING:\n    from torch.nn.attention.flex_attention import BlockMask\n"
         ),

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import sparse_patterns as sp
-from sparse_patterns.kernels import flex_public
 from sparse_patterns.kernels.block_sparse import library as block_sparse
+from sparse_patterns.kernels.flex import public
 
 ROOT = Path(__file__).parents[2]
 PROJECT = (ROOT / "pyproject.toml").read_text("utf-8")
@@ -57,14 +57,14 @@ def test_the_bound_of_xformers_is_that_of_its_kernels() -> None:
 
 
 def test_flex_needs_no_older_torch_than_the_package() -> None:
-    assert numbers(bound("torch")) <= flex_public.OLDEST <= numbers(PINS["torch"])
-    assert flex_public.DIRECT <= numbers(PINS["torch"])
+    assert numbers(bound("torch")) <= public.OLDEST <= numbers(PINS["torch"])
+    assert public.DIRECT <= numbers(PINS["torch"])
 
 
 def test_the_guide_to_kernels_names_these_versions() -> None:
     text = (ROOT / "docs" / "kernels.md").read_text("utf-8")
     assert set(re.findall(r"xformers (\d[\d.]*\d) or newer", text)) == {block_sparse.MINIMUM}
-    least = ".".join(map(str, flex_public.OLDEST))
+    least = ".".join(map(str, public.OLDEST))
     assert set(re.findall(r"torch (\d[\d.]*\d) or newer", text)) == {least}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from sparse_patterns.kernels.base import Request, Tolerance
-from sparse_patterns.kernels.flex import FlexKernel
+from sparse_patterns.kernels.flex.kernel import FlexKernel
 
 
 class EmulatedFlex(FlexKernel):

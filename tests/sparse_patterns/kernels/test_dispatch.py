@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import sparse_patterns as sp
-from sparse_patterns.kernels import flex
 from sparse_patterns.kernels.block_sparse import library as xformers_blocks
 from sparse_patterns.kernels.dispatch import KERNELS
+from sparse_patterns.kernels.flex import kernel as flex
 from sparse_patterns.lowering import forms
 
 LONG = sp.Window(256, 256)

@@ -128,13 +128,15 @@ VERSIONS = ("2.10.0+cu128", "2.11.0+cu130", "2.13.0+cu130")
 def test_explain_names_only_what_is_missing(
     version: str, installed: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sparse_patterns.kernels import flex, flex_public, tuning
+    from sparse_patterns.kernels import tuning
+    from sparse_patterns.kernels.flex import kernel as flex
+    from sparse_patterns.kernels.flex import public
 
     monkeypatch.setattr(tuning, "known", lambda request, able: None)
     monkeypatch.setattr(torch, "__version__", version)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100 80GB HBM3")
     monkeypatch.setattr(flex, "find_spec", lambda name: object())
-    monkeypatch.setattr(flex_public, "find_spec", lambda name: None)
+    monkeypatch.setattr(public, "find_spec", lambda name: None)
     installed(xformers="0.0.35")
 
     def told() -> dict[str, tuple[str, ...]]:

@@ -70,10 +70,10 @@ def test_a_kernel_without_a_line_for_all_cards_is_an_error(lines: list[object]) 
 def test_the_estimate_of_a_kernel_follows_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = sp.explain(sp.Window(64, 64), 512, heads=2, dtype=torch.bfloat16).plan
     kernel = KERNELS["flex"]
-    from tests.sparse_patterns.kernels.test_flex import request
+    from tests.sparse_patterns.kernels.flex.test_kernel import request
 
     asked = request(pattern=sp.Window(64, 64), q_len=512, kv_len=512)
     before = kernel.seconds(asked, plain)
     slow = read.Rates([{"call_seconds": 9.0, "flop_rate": {"bfloat16": 1e3}, "source": "guessed"}])
-    monkeypatch.setattr("sparse_patterns.kernels.flex.rates", lambda name: slow)
+    monkeypatch.setattr("sparse_patterns.kernels.flex.kernel.rates", lambda name: slow)
     assert kernel.seconds(asked, plain) > 9 > before

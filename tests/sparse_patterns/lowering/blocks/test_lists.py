@@ -10,7 +10,8 @@ from torch.nn.attention.flex_attention import BlockMask
 
 import sparse_patterns as sp
 from sparse_patterns.kernels.base import Call, Request
-from sparse_patterns.kernels.flex import block_mask, lists_of
+from sparse_patterns.kernels.flex.lists import lists_of
+from sparse_patterns.kernels.flex.passes import block_mask
 from sparse_patterns.lowering.blocks.lists import SIZE, BlockLists, Variant, intervals, variant_of
 from sparse_patterns.lowering.normal_form import has_batch_rows, row_tokens
 from sparse_patterns.spec.base import uses

@@ -6,17 +6,19 @@ from typing import Any
 
 import pytest
 import torch
+from tests.sparse_patterns.kernels.flex.test_kernel import Counter, request
 
 import sparse_patterns as sp
-from sparse_patterns.kernels import dispatch, flex, flex_public
+from sparse_patterns.kernels import dispatch
 from sparse_patterns.kernels.dispatch import KERNELS
-from sparse_patterns.kernels.flex import FlexFlashKernel
+from sparse_patterns.kernels.flex import kernel as flex
+from sparse_patterns.kernels.flex import public
+from sparse_patterns.kernels.flex.kernel import FlexFlashKernel
 from tests.contracts.kernels.cases import HARD, make_case
 from tests.contracts.kernels.flex import EmulatedFlex
 from tests.contracts.kernels.holding import hold
 from tests.contracts.kernels.scored import CHANGES, hold_scores
 from tests.random_specs import random_case, seeds
-from tests.sparse_patterns.kernels.test_flex import Counter, request
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def by_autograd(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(library, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True)
     monkeypatch.setattr(library, "_validate_device", lambda *inputs: None)
-    monkeypatch.setattr(flex_public, "version", lambda: (2, 10))
+    monkeypatch.setattr(public, "version", lambda: (2, 10))
     monkeypatch.setattr(flex, "backward_pass", None)
     monkeypatch.setitem(KERNELS, "flex", EmulatedFlex(None))
 
@@ -71,8 +73,8 @@ def test_autograd_records_inside_an_operator() -> None:
             return q * q + k * v, q * 2
 
         ones = torch.ones_like(x)
-        found.append(flex_public.gradients(forward, (x, x, x), (), (ones, ones)))
-        found.append(flex_public.gradients(forward, (x, x, x), (), (ones, None)))
+        found.append(public.gradients(forward, (x, x, x), (), (ones, ones)))
+        found.append(public.gradients(forward, (x, x, x), (), (ones, None)))
         return x * x
 
     x = torch.tensor([3.0])
@@ -136,7 +138,7 @@ def hopper(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     monkeypatch.setattr(flex, "find_spec", lambda name: object())
-    monkeypatch.setattr(flex_public, "find_spec", lambda name: object())
+    monkeypatch.setattr(public, "find_spec", lambda name: object())
 
 
 @pytest.mark.usefixtures("hopper")
@@ -164,7 +166,7 @@ def test_reasons_against_flash(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> object:
         raise ModuleNotFoundError(name)
 
-    monkeypatch.setattr(flex_public, "find_spec", absent)
+    monkeypatch.setattr(public, "find_spec", absent)
     [package] = kernel.why_not(request())
     assert package.endswith("is not installed: pip install --pre flash-attn-4")
 
@@ -176,7 +178,7 @@ def test_a_compiled_forward_pass_serves_autograd_too(monkeypatch: pytest.MonkeyP
     torch._dynamo.reset()
     counter = Counter()
     monkeypatch.setattr(library, "_validate_device", lambda *inputs: None)
-    monkeypatch.setattr(flex_public, "version", lambda: (2, 10))
+    monkeypatch.setattr(public, "version", lambda: (2, 10))
     monkeypatch.setitem(KERNELS, "flex", EmulatedFlex(counter))
     try:
         for layer in range(3):

@@ -7,7 +7,7 @@ queries, forward and backward.
 
 The backward pass calls the operator that autograd would call, with the output and the log-sum-exp
 of the forward pass; nothing is computed twice. Where torch cannot compile that operator by itself,
-autograd is asked, which costs a forward pass more (see `flex_public`).
+autograd is asked, which costs a forward pass more (see `public`).
 """
 
 from __future__ import annotations
@@ -18,37 +18,22 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sparse_patterns.kernels import flex_public
 from sparse_patterns.kernels.base import Call, Kernel, Request, Tolerance
+from sparse_patterns.kernels.flex import public
+from sparse_patterns.kernels.flex.lists import lists_of
+from sparse_patterns.kernels.flex.passes import backward_pass, forward_pass
+from sparse_patterns.kernels.flex.terms import recording, terms_of
 from sparse_patterns.kernels.global_rows import GlobalRows
 from sparse_patterns.kernels.rates.read import rates, tolerances
-from sparse_patterns.kernels.scores.flex import (
-    FlexTerms,
-    recording,
-    score_grad,
-    score_mod,
-    terms_of,
-)
 from sparse_patterns.kernels.scores.terms import Distances
-from sparse_patterns.lowering.blocks.lists import (
-    INTERVALS,
-    PAGE,
-    SIZE,
-    BlockLists,
-    block_lists,
-    intervals,
-    variant_of,
-)
+from sparse_patterns.lowering.blocks.lists import SIZE, variant_of
 from sparse_patterns.lowering.plan import Plan
-
-if TYPE_CHECKING:
-    from torch.nn.attention.flex_attention import BlockMask
 
 MIN_HEAD_DIM, MAX_HEAD_DIM = 16, 256
 """Sizes of a head; smaller ones are filled up with zeros."""
@@ -58,17 +43,6 @@ COMPILATIONS = 64
 
 DYNAMIC = {1: (3,), 3: (3,), 5: (3,), 7: (3,), 9: (0,), 10: (0,), 11: (0,), 12: (0,)}
 """Dimensions of `BlockLists.tensors()` that differ from layer to layer."""
-
-OPTIONS = {
-    "BACKEND": "TRITON",
-    "PRESCALE_QK": False,
-    "ROWS_GUARANTEED_SAFE": False,
-    "BLOCKS_ARE_CONTIGUOUS": False,
-    "WRITE_DQ": True,
-    # Torch's own default follows a global switch, and TF32 is too coarse for a float32 result.
-    "FLOAT32_PRECISION": "'ieee'",
-}
-"""Options of the operator."""
 
 
 class FlexKernel(Kernel):
@@ -92,7 +66,7 @@ class FlexKernel(Kernel):
     @property
     def direct(self) -> bool:
         """Whether the backward operator is called by itself."""
-        return not self.flash and flex_public.is_direct()
+        return not self.flash and public.is_direct()
 
     def why_not(self, request: Request) -> list[str]:
         """Return the reasons why the request cannot be served, none if it can."""
@@ -164,7 +138,7 @@ class FlexKernel(Kernel):
             shut = rows.shut(lse) == torch.inf
             upstream, of_lse = grad_out, grad_lse
             if call.scores.sinks is not None:
-                upstream, of_lse = flex_public.before_sinks(
+                upstream, of_lse = public.before_sinks(
                     call.scores.sinks, out, lse, grad_out, grad_lse
                 )
             upstream = upstream.masked_fill(shut[..., None], 0)
@@ -204,7 +178,7 @@ class FlexKernel(Kernel):
     ) -> tuple[Tensor, ...]:
         """Return the gradients of queries, keys and values through the public function."""
         with self._ready(forward_pass, call, plan) as (ready, arguments):
-            return flex_public.gradients(ready, _inputs(call), arguments, upstream)
+            return public.gradients(ready, _inputs(call), arguments, upstream)
 
     @contextmanager
     def _ready(
@@ -242,7 +216,7 @@ class FlexFlashKernel(FlexKernel):
         """Return the reasons why the request cannot be served, none if it can."""
         reasons = super().why_not(request)
         if request.device == "cuda":
-            reasons += flex_public.why_not_flash(request.dtype, request.head_dim)
+            reasons += public.why_not_flash(request.dtype, request.head_dim)
         changes = [name for name in ("softcap", "distance_bias") if getattr(request, name)]
         if changes:
             reasons.append(f"changed scores are left to the kernel flex ({', '.join(changes)})")
@@ -256,8 +230,8 @@ class FlexFlashKernel(FlexKernel):
 def missing() -> list[str]:
     """Return what is missing on this machine, and how to get it."""
     reasons = []
-    if flex_public.version() < flex_public.OLDEST:
-        least = ".".join(map(str, flex_public.OLDEST))
+    if public.version() < public.OLDEST:
+        least = ".".join(map(str, public.OLDEST))
         reasons.append(
             f"torch {torch.__version__} is older than {least}: pip install 'torch>={least}'"
         )
@@ -291,106 +265,6 @@ def forget() -> None:
     _compiled.cache_clear()
 
 
-def forward_pass(
-    inputs: tuple[Tensor, ...],
-    lists: tuple[Tensor, ...],
-    scale: float,
-    bits: bool,
-    flash: bool = False,
-    terms: FlexTerms | None = None,
-) -> tuple[Tensor, ...]:
-    """Return output and log-sum-exp.
-
-    Args:
-        inputs: Queries, keys and values.
-        lists: The tensors of `BlockLists`.
-        scale: Factor of the scores.
-        bits: Whether masks are looked up as bits too.
-        flash: Whether torch's backend FLASH is asked for.
-        terms: What changes the scores, or None.
-    """
-    from torch.nn.attention.flex_attention import AuxRequest, flex_attention
-
-    q, k, v = inputs
-    options: Any = {"BACKEND": "FLASH"} if flash else dict(OPTIONS)
-    out, aux = flex_attention(
-        q,
-        k,
-        v,
-        score_mod=None if terms is None else score_mod(terms),
-        block_mask=block_mask(lists, q.shape[2], k.shape[2], bits),
-        scale=scale,
-        enable_gqa=q.shape[1] != k.shape[1],
-        kernel_options=options,
-        return_aux=AuxRequest(lse=True),
-    )
-    assert aux.lse is not None
-    # Of the backend FLASH it has no gradient.
-    return out, aux.lse.detach() if flash else aux.lse
-
-
-def backward_pass(
-    inputs: tuple[Tensor, ...],
-    lists: tuple[Tensor, ...],
-    scale: float,
-    bits: bool,
-    flash: bool = False,
-    terms: FlexTerms | None = None,
-) -> tuple[Tensor, ...]:
-    """Return the gradients of queries, keys and values.
-
-    Args:
-        inputs: Queries, keys, values, the output, its log-sum-exp in base 2, and their gradients.
-        lists: The tensors of `BlockLists`.
-        scale: Factor of the scores.
-        bits: Whether masks are looked up as bits too.
-        flash: Never: the backend FLASH is left to autograd.
-        terms: What changes the scores, or None.
-    """
-    from torch._higher_order_ops.flex_attention import flex_attention_backward
-
-    q, k, v, out, logs, grad_out, grad_logs = inputs
-    mask = block_mask(lists, q.shape[2], k.shape[2], bits)
-    options = {**OPTIONS, "OUTPUT_LOGSUMEXP": True, "OUTPUT_MAX": False}
-    # The compiler handles the call only with all of its arguments given.
-    given = (q, k, v, out, logs, grad_out, grad_logs)
-    joint: Any = None  # the compiler derives it
-    if terms is not None and not torch.compiler.is_compiling():
-        joint = score_grad(terms)
-    change = _score if terms is None else score_mod(terms)
-    rest = (joint, mask.as_tuple(), scale, options, (), ())
-    with torch.set_grad_enabled(terms is not None):
-        grads = flex_attention_backward(*given, change, *rest)
-    return tuple(grads[:3])
-
-
-def _score(score: Tensor, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-    return score
-
-
-def block_mask(lists: tuple[Tensor, ...], q_len: int, kv_len: int, bits: bool) -> BlockMask:
-    """Return the lists as a `BlockMask`, key and query side, and the mask that reads them."""
-    from torch.nn.attention.flex_attention import BlockMask
-
-    entry, interval, page_of, pages, table, real = lists[8:]
-    several = real.shape[0] > 1
-
-    def mask(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        at = entry[b, h]
-        seen = (k >= interval[at, 0, 0, q]) & (k <= interval[at, 1, 0, q])
-        for number in range(1, INTERVALS):
-            seen = seen | ((k >= interval[at, 0, number, q]) & (k <= interval[at, 1, number, q]))
-        if bits:
-            page = page_of[at, q // SIZE, k // (SIZE * PAGE)]
-            kind = pages[page, k // SIZE % PAGE]
-            seen = seen | table[kind, q % SIZE, k % SIZE]
-        return seen & (real[b, k] if several else real[0, k])
-
-    a, b, c, d, e, f, g, h = lists[:8]
-    size = (SIZE, SIZE)
-    return BlockMask((q_len, kv_len), a, b, c, d, e, f, g, h, BLOCK_SIZE=size, mask_mod=mask)
-
-
 def _inputs(call: Call) -> tuple[Tensor, Tensor, Tensor]:
     return _whole(call.q), _whole(call.k), _whole(call.v)
 
@@ -405,36 +279,3 @@ def _whole(x: Tensor) -> Tensor:
     if missing > 0:
         return functional.pad(x, (0, missing))
     return x.contiguous() if x.stride(3) != 1 or 0 in x.stride() else x
-
-
-def lists_of(call: Call, plan: Plan, uniform: bool) -> BlockLists:
-    """Return the lists of a call, made once for all calls with equal masks."""
-    examples = call.examples
-    here = examples.on_cpu()
-    by_masks = any(group.forms.takes_example_tensors for group in plan.groups)
-    real = here.key_mask
-    if real is None and call.key_mask is not None:
-        # A batch without padding gets tensors of the same shapes as one with: nothing to compile.
-        real = torch.ones(here.batch, here.kv_len, dtype=torch.bool, device="cpu")
-    by_example = by_masks or real is not None
-
-    def make() -> BlockLists:
-        tables = [
-            [examples.blocks(group, example, SIZE) for group in plan.groups]
-            for example in range(here.batch if by_example else 1)
-        ]
-        return _join(plan, tables, here.batch, uniform, real).to(examples.device)
-
-    return examples.keep(("flex", plan, uniform, real is None), make)
-
-
-def _join(
-    plan: Plan, tables: list[list[Any]], batch: int, uniform: bool, key_mask: Tensor | None
-) -> BlockLists:
-    q = torch.arange(plan.q_len, device="cpu") + plan.q_offset
-    ends = [intervals(group.pattern, q, plan.kv_len) for group in plan.groups]
-    group_of_head = torch.zeros(1 if uniform else plan.heads, dtype=torch.int64, device="cpu")
-    if not uniform:
-        for number, group in enumerate(plan.groups):
-            group_of_head[list(group.heads)] = number
-    return block_lists(tables, ends, group_of_head, (batch, plan.heads), plan.kv_len, key_mask)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparse_patterns.kernels.scores.flex import recording
+from sparse_patterns.kernels.flex.terms import recording
 
 DIRECT = (2, 13)
 """The first torch whose compiler takes a direct call of the backward operator."""

@@ -25,7 +25,7 @@ def terms_of(call: Any) -> FlexTerms | None:
         return None, None, call.scores.softcap
     # A number would be compiled in, and there is one for each step of a generation.
     first = distances.origin - distances.q_offset
-    place = torch.tensor([first], device=distances.values.device)
+    place = torch.full((1,), first, device=distances.values.device)
     values = distances.values.detach()
     values = values if values.shape[0] > 1 else values[0]
     return values.contiguous(), place, call.scores.softcap

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import sparse_patterns as sp
-from sparse_patterns.kernels import flex
 from sparse_patterns.kernels.base import Request
 from sparse_patterns.kernels.dispatch import KERNELS
-from sparse_patterns.kernels.flex import FlexKernel
+from sparse_patterns.kernels.flex import kernel as flex
+from sparse_patterns.kernels.flex.kernel import FlexKernel
 from sparse_patterns.spec.algebra import has_global_rows
 from sparse_patterns.spec.base import Pattern, uses
 from tests.contracts.kernels.cases import GLOBALS, HARD, PADDED, SOME, make_case

@@ -1,0 +1,1 @@
+"""FlexAttention with block masks made from the plan."""
