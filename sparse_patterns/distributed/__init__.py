@@ -1,5 +1,6 @@
 """One sequence over many processes: `attention` on stretches, and `traffic` between them."""
 
 from sparse_patterns.distributed.attention import attention
+from sparse_patterns.distributed.traffic import Traffic, traffic
 
-__all__ = ["attention"]
+__all__ = ["Traffic", "attention", "traffic"]

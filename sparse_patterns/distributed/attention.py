@@ -10,6 +10,7 @@ from torch import Tensor, distributed
 from sparse_patterns.config.handles import as_constant, intern, look_up
 from sparse_patterns.distributed.agreement import GLOBAL_MASK, KEY_MASK, REFUSED, agree, text_of
 from sparse_patterns.distributed.layout import has_parts
+from sparse_patterns.distributed.named_kernel import check_named
 from sparse_patterns.distributed.parts import Given, Parts, gather_masks
 from sparse_patterns.distributed.passes import backward, forward, group_of
 from sparse_patterns.functional import count_tensors, needs_grad, schema_of
@@ -182,8 +183,8 @@ def _name_of(group: Any) -> str:
     """Return the name of a group, by which the operator finds it."""
     if not distributed.is_available() or not distributed.is_initialized():
         raise RuntimeError(
-            "attention over several processes needs torch.distributed: call "
-            "torch.distributed.init_process_group first, or sparse_patterns.attention on one process"
+            "attention over several processes needs a group: call "
+            "torch.distributed.init_process_group first, or sp.attention on one process"
         )
     if group is None:
         group = distributed.group.WORLD
@@ -238,6 +239,7 @@ def _attend(*arguments: Any) -> tuple[Tensor, ...]:
     group = group_of(given.group)
     lengths, flags = _agree(given, group)
     parts = Parts(given, group, lengths, gather_masks(given, flags, lengths, group))
+    check_named(parts)
     with torch.autocast(given.q.device.type, enabled=False):
         out, lse, number, near_out, near_lse = forward(parts, _has_parts(given))
     notes = torch.tensor([number, flags, *lengths], device="cpu")

@@ -29,8 +29,8 @@ def told(step: str, group: Any) -> Iterator[None]:
     except RuntimeError as error:
         rank, ranks = distributed.get_rank(group), distributed.get_world_size(group)
         raise RuntimeError(
-            f"distributed attention: rank {rank} of {ranks} could not {step}; another process died, "
-            "took another path through the program, or took longer than the timeout of the group: "
+            f"distributed attention: rank {rank} of {ranks} could not {step}; another process "
+            "died, took another path through the program, or took longer than the group's timeout: "
             f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
         ) from error
 

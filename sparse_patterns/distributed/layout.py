@@ -151,6 +151,7 @@ class Layout:
         pattern: The pattern, not bound.
         starts: Where each stretch starts, and at the end the length of the sequence.
         groups: Heads with one pattern.
+        served: Calls with a named kernel that were found to be possible on all ranks.
     """
 
     def __init__(
@@ -161,6 +162,7 @@ class Layout:
         for one in lengths:
             self.starts.append(self.starts[-1] + one)
         self.groups = groups_of(pattern, heads, layer, layers, self.length)
+        self.served: set[object] = set()
         self._align = alignment(pattern)
         self._reaches: dict[int, Reach] = {}
         self._fixed: dict[int, Tensor] = {}

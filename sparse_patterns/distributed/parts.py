@@ -76,6 +76,7 @@ class Parts:
         self.start, self.stop = self.layout.stretch(self.rank)
         self.dtype = accumulation_dtype(q.dtype)
         self.others = [rank for rank in range(self.layout.ranks) if rank != self.rank]
+        self._columns: dict[tuple[int, int], Positions] = {}
         # Keys and values that the rows of global tokens see.
         own = (given.global_q, given.global_k, given.global_v)
         self.row_inputs = (
@@ -99,6 +100,12 @@ class Parts:
 
     def columns_of(self, receiver: int, owner: int) -> Positions:
         """Return the columns of an owner's stretch that a receiver needs."""
+        pair = (receiver, owner)
+        if pair not in self._columns:
+            self._columns[pair] = self._find_columns(receiver, owner)
+        return self._columns[pair]
+
+    def _find_columns(self, receiver: int, owner: int) -> Positions:
         reach, stretch = self.layout.reach(receiver), self.layout.stretch(owner)
         device = self.given.q.device
         fixed = reach.columns_in(stretch).to(device)

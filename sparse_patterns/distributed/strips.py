@@ -83,7 +83,7 @@ class Strip:
         rows: Where the rows are.
         keys: Where the keys are.
         scale: Factor of the scores.
-        chosen: `chosen(group, example, positions)` says which rows a group computes; all by default.
+        chosen: `chosen(group, example, positions)` says which rows a group computes, all if None.
     """
 
     groups: Sequence[Group]
