@@ -9,10 +9,11 @@ from torch import Tensor, distributed
 
 from sparse_patterns.config.handles import as_constant, intern, look_up
 from sparse_patterns.distributed.agreement import GLOBAL_MASK, KEY_MASK, REFUSED, agree, text_of
+from sparse_patterns.distributed.exchange import group_of
 from sparse_patterns.distributed.layout import has_parts
 from sparse_patterns.distributed.named_kernel import check_named
 from sparse_patterns.distributed.parts import Given, Parts, gather_masks
-from sparse_patterns.distributed.passes import backward, forward, group_of
+from sparse_patterns.distributed.passes import backward, forward
 from sparse_patterns.functional import count_tensors, needs_grad, schema_of
 from sparse_patterns.kernels.base import accumulation_dtype
 from sparse_patterns.kernels.dispatch import check_kernel
@@ -298,7 +299,9 @@ def _attend_backward(
     number, flags, *lengths = notes.tolist()
     parts = Parts(given, group, lengths, gather_masks(given, flags, lengths, group))
     with torch.autocast(given.q.device.type, enabled=False):
-        return backward(parts, number, (out, lse, near_out, near_lse), grad_out, grad_lse)
+        return backward(
+            parts, _has_parts(given), number, (out, lse, near_out, near_lse), grad_out, grad_lse
+        )
 
 
 @_attend_backward.register_fake

@@ -5,7 +5,8 @@ stretch can see is bounded in three ways:
 
 - `near`: one interval around the stretch, from windows and blocks. These keys travel as a whole and
   are computed together with the stretch's own.
-- `columns`: single keys outside of it that every row may see (sinks, global tokens, summaries).
+- `columns`: single keys outside of it that every row may see, as summaries; and global tokens,
+  which are few and are given to all ranks.
 - `far`: an interval that nothing but the order of tokens bounds. Its keys come one stretch at a
   time, so that they are never held all at once.
 
@@ -67,14 +68,16 @@ class Reach:
     Attributes:
         near: The keys computed together, the stretch's own among them.
         far: Keys of unbounded reach, besides `near`.
-        columns: int64, sorted: keys outside of both, known from the pattern.
         marked: Where keys marked by `global_mask` are visible.
+        columns: int64, sorted: single keys outside of `near` and `far`.
+        tokens: int64, sorted: global tokens known from the pattern, likewise.
     """
 
     near: Interval
     far: Interval
-    columns: Tensor
     marked: Interval
+    columns: Tensor
+    tokens: Tensor
 
     def far_in(self, stretch: Interval) -> Interval:
         """Return the far keys of another rank's stretch."""
@@ -83,9 +86,7 @@ class Reach:
 
     def columns_in(self, stretch: Interval) -> Tensor:
         """Return the columns of another rank's stretch."""
-        bounds = torch.tensor(stretch, device="cpu")
-        start, stop = torch.searchsorted(self.columns, bounds).tolist()
-        return self.columns[start:stop]
+        return _between(self.columns, stretch)
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,40 +201,69 @@ class Layout:
         """Whether some rank sees far keys, which travel one stretch at a time."""
         return any(self.reach(rank).far != EMPTY for rank in range(self.ranks))
 
+    @cached_property
+    def shared(self) -> Tensor:
+        """Global tokens that rows of other ranks see: int64, sorted. All ranks are given them."""
+        return torch.unique(torch.cat([self.reach(rank).tokens for rank in range(self.ranks)]))
+
+    @cached_property
+    def marked(self) -> Interval:
+        """Where keys marked by `global_mask` are visible to rows of some rank."""
+        found = EMPTY
+        for rank in range(self.ranks):
+            found = _hull(found, self.reach(rank).marked)
+        return found
+
     def reach(self, rank: int) -> Reach:
         """Return what the rows of a rank can see."""
         if rank not in self._reaches:
             self._reaches[rank] = self._reach(rank)
         return self._reaches[rank]
 
+    def columns_of(self, receiver: int, owner: int) -> Tensor:
+        """Return the single keys of an owner's stretch that a receiver needs, but no shared ones."""
+        found = self.reach(receiver).columns_in(self.stretch(owner))
+        if not found.numel() or not self.shared.numel():
+            return found
+        return found[~torch.isin(found, self.shared)]
+
     def _reach(self, rank: int) -> Reach:
         start, stop = self.stretch(rank)
         nothing = torch.empty(0, dtype=torch.int64, device="cpu")
         if start == stop:
-            return Reach(EMPTY, EMPTY, nothing, EMPTY)
-        ends = torch.tensor([start, stop - 1], device="cpu")
+            return Reach(EMPTY, EMPTY, EMPTY, nothing, nothing)
         near, far, marked = (start, stop), EMPTY, EMPTY
-        columns = [nothing]
+        columns, tokens = [nothing], [nothing]
         for number, conjunct in enumerate(one for group in self.groups for one in group.conjuncts):
-            low, high = conjunct.bounds(ends, self.length)
-            seen = (int(low[0]), int(high[1]) + 1)
+            seen = self._bounds[number][rank]
             if seen[0] >= seen[1]:
                 continue
             if is_near(conjunct):
                 near = _hull(near, seen)
             elif conjunct.columns:
-                columns.append(_between(self._keys(number, conjunct), seen))
+                few = any(isinstance(atom, Global) for atom in conjunct.columns)
+                (tokens if few else columns).append(_between(self._keys(number, conjunct), seen))
             elif conjunct.batch:
                 marked = _hull(marked, seen)
             else:
                 far = _hull(far, seen)
         near = (near[0] // self._align * self._align, near[1])
-        fixed = columns[-1] if len(columns) < 3 else torch.unique(torch.cat(columns))
-        for known in (near, far):
-            fixed = torch.cat(
-                [_between(fixed, (0, known[0])), _between(fixed, (known[1], 1 << 62))]
-            )
-        return Reach(near, far, fixed, marked)
+        return Reach(near, far, marked, *(_joined(one, near, far) for one in (columns, tokens)))
+
+    @cached_property
+    def _bounds(self) -> list[list[Interval]]:
+        """The keys between the first and the last that a rank may see, of each conjunct and rank.
+
+        Both ends of what a query sees move with the query, so that the first and the last row of a
+        stretch bound what all of its rows see.
+        """
+        starts = torch.tensor(self.starts, device="cpu")
+        found = []
+        for conjunct in (one for group in self.groups for one in group.conjuncts):
+            low, _ = conjunct.bounds(starts[:-1], self.length)
+            _, high = conjunct.bounds(starts[1:] - 1, self.length)
+            found.append(list(zip(low.tolist(), (high + 1).tolist(), strict=True)))
+        return found
 
     def _keys(self, number: int, conjunct: Conjunct) -> Tensor:
         """Return the keys that a conjunct names, sorted."""
@@ -249,6 +279,14 @@ def _hull(a: Interval, b: Interval) -> Interval:
     if a == EMPTY or b == EMPTY:
         return b if a == EMPTY else a
     return min(a[0], b[0]), max(a[1], b[1])
+
+
+def _joined(columns: list[Tensor], *known: Interval) -> Tensor:
+    """Return sorted keys in one list, without those in known intervals."""
+    found = torch.unique(torch.cat(columns)) if len(columns) > 2 else columns[-1]
+    for start, stop in known if found.numel() else ():
+        found = torch.cat([_between(found, (0, start)), _between(found, (stop, UNLIMITED))])
+    return found
 
 
 def _between(keys: Tensor, interval: Interval) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, distributed
 
 from sparse_patterns.config.handles import look_up
-from sparse_patterns.distributed.exchange import Shapes, gather
+from sparse_patterns.distributed.exchange import Shapes, Tree, gather
 from sparse_patterns.distributed.layout import EMPTY, Group, Interval, layout_of, overlap
 from sparse_patterns.distributed.strips import Positions, Whole
 from sparse_patterns.kernels.base import accumulation_dtype
@@ -75,8 +75,9 @@ class Parts:
         )
         self.start, self.stop = self.layout.stretch(self.rank)
         self.dtype = accumulation_dtype(q.dtype)
+        self.tree = Tree(group)
         self.others = [rank for rank in range(self.layout.ranks) if rank != self.rank]
-        self._columns: dict[tuple[int, int], Positions] = {}
+        self._columns: dict[tuple[int, int], Tensor] = {}
         # Keys and values that the rows of global tokens see.
         own = (given.global_q, given.global_k, given.global_v)
         self.row_inputs = (
@@ -98,45 +99,50 @@ class Parts:
         """Return what of an owner's stretch is far from a receiver, and seen."""
         return self.layout.reach(receiver).far_in(self.layout.stretch(owner))
 
-    def columns_of(self, receiver: int, owner: int) -> Positions:
-        """Return the columns of an owner's stretch that a receiver needs."""
+    def columns_of(self, receiver: int, owner: int) -> Tensor:
+        """Return the single keys of an owner's stretch that a receiver needs, int64."""
         pair = (receiver, owner)
         if pair not in self._columns:
-            self._columns[pair] = self._find_columns(receiver, owner)
+            found = self.layout.columns_of(receiver, owner)
+            self._columns[pair] = found.to(self.given.q.device)
         return self._columns[pair]
 
-    def _find_columns(self, receiver: int, owner: int) -> Positions:
-        reach, stretch = self.layout.reach(receiver), self.layout.stretch(owner)
-        device = self.given.q.device
-        fixed = reach.columns_in(stretch).to(device)
-        marks = self.whole.global_mask
-        seen = overlap(reach.marked, stretch)
+    @cached_property
+    def shared(self) -> list[Positions]:
+        """The global tokens of each rank that others see."""
+        return [
+            self._tokens(rank, self.layout.shared, self.layout.marked)
+            for rank in range(self.layout.ranks)
+        ]
+
+    def unknown(self, places: Positions) -> Positions:
+        """Return positions, those in the near and far keys of this rank not valid."""
+        valid = torch.ones_like(places.at, dtype=torch.bool)
+        if places.valid is not None:
+            valid = places.valid
+        reach = self.layout.reach(self.rank)
+        for start, stop in (reach.near, reach.far):
+            valid = valid & ((places.at < start) | (places.at >= stop))
+        return Positions(places.at, valid)
+
+    def _tokens(self, owner: int, fixed: Tensor, marked: Interval) -> Positions:
+        """Return fixed tokens of an owner's stretch, and those marked in an interval."""
+        start, stop = self.layout.stretch(owner)
+        fixed = fixed[(fixed >= start) & (fixed < stop)].to(self.given.q.device)
+        marks, seen = self.whole.global_mask, overlap(marked, (start, stop))
         if marks is None or seen == EMPTY:
             return Positions(fixed[None])
-        wanted = torch.zeros_like(marks[:, stretch[0] : stretch[1]])
-        wanted[:, seen[0] - stretch[0] : seen[1] - stretch[0]] = marks[:, seen[0] : seen[1]]
-        for known in (reach.near, reach.far):
-            inside = overlap(known, stretch)
-            wanted[:, inside[0] - stretch[0] : max(0, inside[1] - stretch[0])] = False
-        wanted[:, fixed - stretch[0]] = True
-        return _marked(wanted, stretch[0])
-
-    def rows_of(self, owner: int) -> Positions:
-        """Return the rows of global tokens of an owner's stretch."""
-        start, stop = self.layout.stretch(owner)
-        tokens = [token for token in self.layout.row_tokens if start <= token < stop]
-        marks = self.whole.global_mask if self.layout.batch_rows else None
-        device = self.given.q.device
-        if marks is None:
-            return Positions(torch.tensor(tokens, dtype=torch.int64, device=device)[None])
-        wanted = marks[:, start:stop].clone()
-        wanted[:, [token - start for token in tokens]] = True
-        return _marked(wanted, start)
+        wanted = torch.zeros_like(marks[:, start:stop])
+        wanted[:, seen[0] - start : seen[1] - start] = marks[:, seen[0] : seen[1]]
+        wanted[:, fixed - start] = True
+        return _filled(wanted, start)
 
     @cached_property
     def rows(self) -> list[Positions]:
         """The rows of global tokens of each rank."""
-        return [self.rows_of(rank) for rank in range(self.layout.ranks)]
+        fixed = torch.tensor(self.layout.row_tokens, dtype=torch.int64, device="cpu")
+        marked = (0, self.layout.length) if self.layout.batch_rows else EMPTY
+        return [self._tokens(rank, fixed, marked) for rank in range(self.layout.ranks)]
 
     def is_row(self, group: Group, example: int, positions: Tensor) -> Tensor:
         """Return which positions are rows of global tokens for the heads of a group."""
@@ -167,7 +173,7 @@ class Parts:
         messages = {}
         for rank in self.others:
             start, stop = (x - self.start for x in self.near_of(rank, self.rank))
-            columns = self.columns_of(rank, self.rank).at - self.start
+            columns = (self.columns_of(rank, self.rank) - self.start)[None]
             stop = max(start, stop)
             start, stop = max(0, start), max(0, stop)
             messages[rank] = [
@@ -184,7 +190,7 @@ class Parts:
         for rank in self.others:
             start, stop = self.near_of(self.rank, rank)
             near = self.of_keys(stop - start)
-            columns = self.of_keys(self.columns_of(self.rank, rank).at.shape[1])
+            columns = self.of_keys(self.columns_of(self.rank, rank).numel())
             shapes[rank] = [near, near, columns, columns]
         return shapes
 
@@ -193,13 +199,8 @@ class Parts:
         batch, heads, _, head_dim = self.given.k.shape
         return batch, heads, count, head_dim
 
-    def of_rows(self, count: int) -> tuple[int, ...]:
-        """Return the shape of some queries."""
-        batch, heads, _, head_dim = self.given.q.shape
-        return batch, heads, count, head_dim
 
-
-def _marked(wanted: Tensor, start: int) -> Positions:
+def _filled(wanted: Tensor, start: int) -> Positions:
     """Return the marked positions of each example, filled up to one number.
 
     Args:

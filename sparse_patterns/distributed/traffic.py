@@ -137,16 +137,21 @@ def traffic_of(
     # keys[r, c]: keys of rank c that rank r needs.
     keys = torch.zeros(ranks, ranks, dtype=torch.int64, device="cpu")
     for rank in range(ranks):
-        keys[rank] = _needed(layout, rank, marks)
+        keys[rank] = _needed(layout, rank)
         keys[rank, rank] = 0
-    tokens = set(layout.row_tokens) | (set(marks.tolist()) if layout.batch_rows else set())
-    rows = _owners(layout, torch.tensor(sorted(tokens), dtype=torch.int64, device="cpu"))
-    # The rows of a rank go to all others, and come back from them.
-    to_others, from_others = rows * (ranks - 1), rows.sum() - rows
+    rows = set(layout.row_tokens) | (set(marks.tolist()) if layout.batch_rows else set())
+    seen = (marks >= layout.marked[0]) & (marks < layout.marked[1])
+    shared = torch.unique(torch.cat([layout.shared, marks[seen]]))
+    # How often each rank passes on, and is passed, rows and shared keys; back it is the reverse.
+    rows_down, rows_up = _edges(
+        _owners(layout, torch.tensor(sorted(rows), dtype=torch.int64, device="cpu"))
+    )
+    keys_down, keys_up = _edges(_owners(layout, shared))
     key = 2 * kv_heads * head_dim * element_size
     sums = 8 if element_size == 8 else 4
     query, partial = heads * head_dim * element_size, heads * (head_dim + 1) * sums
     upstream, gradient = heads * (head_dim + 2) * sums, heads * head_dim * sums
+    key_gradient = 2 * kv_heads * head_dim * sums
     sent, received = keys.sum(0) * key, keys.sum(1) * key
     lengths = [layout.starts[rank + 1] - layout.starts[rank] for rank in range(ranks)]
 
@@ -155,29 +160,49 @@ def traffic_of(
 
     return Traffic(
         lengths=tuple(lengths),
-        sent=numbers(sent + to_others * query + from_others * partial),
-        received=numbers(received + from_others * query + to_others * partial),
+        sent=numbers(sent + keys_down * key + rows_down * query + rows_up * partial),
+        received=numbers(received + keys_up * key + rows_up * query + rows_down * partial),
         backward_sent=numbers(
-            sent + received + to_others * (query + upstream) + from_others * gradient
+            (sent + received + keys_down * key + keys_up * key_gradient)
+            + (rows_down * (query + upstream) + rows_up * gradient)
         ),
         backward_received=numbers(
-            sent + received + from_others * (query + upstream) + to_others * gradient
+            (sent + received + keys_up * key + keys_down * key_gradient)
+            + (rows_up * (query + upstream) + rows_down * gradient)
         ),
         gathered=tuple((layout.length - own) * key for own in lengths),
     )
 
 
-def _needed(layout: Layout, rank: int, marks: Tensor) -> Tensor:
-    """Return how many keys of each rank the rows of a rank need, int64 `(ranks,)`."""
+def _needed(layout: Layout, rank: int) -> Tensor:
+    """Return how many keys of each rank it sends to a rank itself, int64 `(ranks,)`."""
     reach = layout.reach(rank)
     known = overlap(reach.near, reach.far)
     count = _common(layout, reach.near) + _common(layout, reach.far) - _common(layout, known)
-    count += _owners(layout, reach.columns)
-    seen = (marks >= reach.marked[0]) & (marks < reach.marked[1])
-    for interval in (reach.near, reach.far):
-        seen &= (marks < interval[0]) | (marks >= interval[1])
-    single = marks[seen & ~torch.isin(marks, reach.columns)]
+    single = reach.columns
+    if single.numel() and layout.shared.numel():
+        single = single[~torch.isin(single, layout.shared)]
     return count + _owners(layout, single)
+
+
+def _edges(counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how many of the tokens of all ranks each rank passes on, and how many come to it.
+
+    They pass through the trees of `exchange.Tree`.
+
+    Args:
+        counts: int64 `(ranks,)`, tokens of each rank.
+    """
+    ranks = counts.numel()
+    places = torch.arange(ranks, device="cpu")
+    below, above = torch.zeros_like(places), (places > 0).to(torch.int64)
+    for bit in range((ranks - 1).bit_length()):
+        below += (places % (2 << bit) == 0) & (places + (1 << bit) < ranks)
+    down, up = torch.zeros_like(places), torch.zeros_like(places)
+    for owner in counts.nonzero().flatten().tolist():
+        down += counts[owner] * below.roll(owner)
+        up += counts[owner] * above.roll(owner)
+    return down, up
 
 
 def _common(layout: Layout, interval: Interval) -> Tensor:
