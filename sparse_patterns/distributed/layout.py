@@ -221,7 +221,7 @@ class Layout:
         return self._reaches[rank]
 
     def columns_of(self, receiver: int, owner: int) -> Tensor:
-        """Return the single keys of an owner's stretch that a receiver needs, but no shared ones."""
+        """Return the single keys of an owner that a receiver needs, but no shared ones."""
         found = self.reach(receiver).columns_in(self.stretch(owner))
         if not found.numel() or not self.shared.numel():
             return found
