@@ -1,6 +1,6 @@
 """Writes the table of docs/parallel.md anew from `sp.distributed.traffic`.
 
-Run `python docs/scripts/parallel.py`. tests/contracts/test_parallel_page.py compares the page.
+Run `python docs/scripts/parallel.py`; a test compares the page.
 """
 
 from __future__ import annotations

@@ -105,11 +105,6 @@ def kernels() -> list[Case]:
     ]
 
 
-def every_day() -> list[Case]:
-    """Return all of the above."""
-    return [*presets(), *masked(), *cuts(), *kernels()]
-
-
 def drawn(seed: int) -> Case:
     """Return a call with a random spec, masks and cut."""
     one, rng = random_case(seed), random.Random(seed)

@@ -23,7 +23,7 @@ def test_pairs_of_a_piece_are_those_of_the_sequence(seed: int) -> None:
     moved = relocate(case.pattern, start, stop, length, case.heads, case.layer)
     parts = {name: None if x is None else x[:, start:stop] for name, x in masks.items()}
     piece = sp.dense_mask(moved, stop - start, **shape, **parts)
-    whole, piece = (x.reshape(-1, *x.shape[-3:]) for x in (whole, piece))
+    whole, piece = (x if x.ndim == 4 else x[None] for x in (whole, piece))
     expected = whole[..., start:stop, start:stop].clone()
     for group in groups_of(case.pattern, case.heads, case.layer, case.layers, length):
         rows = torch.zeros(expected.shape[0], length, dtype=torch.bool)

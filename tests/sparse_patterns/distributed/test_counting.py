@@ -1,4 +1,4 @@
-"""Traffic by hand; `test_attention.py` compares it with what is sent."""
+"""Traffic by hand; `test_functional.py` compares it with what is sent."""
 
 import pytest
 
