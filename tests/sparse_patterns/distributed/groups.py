@@ -29,6 +29,5 @@ def run_in_groups(folder: Path, *functions: tuple[int, str], timeout: float = 24
         text=True,
         timeout=timeout,
     )
-    print(done.stderr[-3000:])
     assert done.returncode == 0, done.stderr[-6000:]
     return [json.loads((folder / f"{number}.json").read_text()) for number in range(len(words))]

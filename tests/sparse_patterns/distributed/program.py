@@ -8,7 +8,6 @@ import importlib
 import json
 import os
 import sys
-import time
 import traceback
 from datetime import timedelta
 from pathlib import Path
@@ -33,7 +32,6 @@ def work(folder: Path, number: int, rank: int, ranks: int, name: str) -> None:
         timeout=TIMEOUT,
     )
     found = getattr(importlib.import_module(module), function)()
-    print(ranks, name, time.process_time(), file=sys.stderr)
     if rank == 0:
         (folder / f"{number}.json").write_text(json.dumps(found))
         # The others may have to wait for nobody, also where one has left on purpose.
