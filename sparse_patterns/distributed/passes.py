@@ -82,7 +82,6 @@ def backward(
     )
     received = moved.wait()
     inputs = (given.q, given.k, given.v)
-    totals = [torch.zeros(x.shape, dtype=parts.dtype, device=x.device) for x in inputs]
     back: dict[int, list[Tensor]] = {}
     for rank, shapes in parts.incoming().items():
         back[rank] = [given.k.new_zeros(shape) for shape in shapes]
@@ -99,20 +98,18 @@ def backward(
             whole_lse.masked_fill(parts.overwritten, torch.inf),
         )
 
-    if given.q.shape[2]:
+    if not given.q.shape[2]:
+        totals = [torch.zeros(x.shape, dtype=parts.dtype, device=x.device) for x in inputs]
+    else:
         own_grads: tuple[Tensor, Tensor | None] = (grad_out, grad_lse)
         if has_parts:
             own_grads = share_of(upstream, near_out, near_lse)
         else:
             near_out, near_lse = out, lse
         grad_q, of_ranks = Near(parts, received).backward(number, near_out, near_lse, *own_grads)
-        totals[0] += grad_q
-        for rank, (grad_k, grad_v) in of_ranks.items():
-            if rank == parts.rank:
-                totals[1] += grad_k
-                totals[2] += grad_v
-            else:
-                back[rank][:2] = [grad_k, grad_v]
+        totals = [x.to(parts.dtype) for x in (grad_q, *of_ranks.pop(parts.rank))]
+        for rank, pair in of_ranks.items():
+            back[rank][:2] = pair
     if has_parts:
         for rank, (grad_k, grad_v) in Columns(parts, received).backward(upstream, totals).items():
             back[rank][2:] = [grad_k, grad_v]
@@ -123,7 +120,15 @@ def backward(
     Rows(parts).add_gradients(grad_out, whole_delta, whole_lse, (own[0], own[1], own[2]))
     _return_near(parts, back, totals)
     found = totals if own is totals else [*totals, *own]
-    return [x.to(given.q.dtype) for x in found]
+    wanted = [x for x in given[:6] if x is not None]
+    return [_laid_out(grad, x) for grad, x in zip(found, wanted, strict=True)]
+
+
+def _laid_out(grad: Tensor, x: Tensor) -> Tensor:
+    """Return a gradient in the type and layout of its tensor, which compiled programs rely on."""
+    if grad.dtype == x.dtype and grad.stride() == x.stride():
+        return grad
+    return torch.empty_like(x).copy_(grad)
 
 
 def _return_near(parts: Parts, back: dict[int, list[Tensor]], totals: list[Tensor]) -> None:
