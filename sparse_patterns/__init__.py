@@ -6,6 +6,7 @@
 
 from importlib import metadata as _metadata
 
+from sparse_patterns import distributed
 from sparse_patterns.config.codec import from_config, to_config
 from sparse_patterns.functional import attention
 from sparse_patterns.kernels.dispatch import explain
@@ -65,6 +66,7 @@ __all__ = [
     "attention",
     "dense_mask",
     "describe",
+    "distributed",
     "draw",
     "explain",
     "from_config",

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sparse_patterns.files import cache_folder
+from sparse_patterns.config.files import cache_folder
 
 __all__ = ["cache_root", "cached_folder", "digest_of", "remembered"]
 
@@ -20,7 +20,7 @@ _LEFTOVER_S = 24 * 3600
 
 
 def cache_root(cache_dir: str | None = None) -> Path:
-    """Return `cache_dir`, or `sparse_patterns.files.cache_folder()` where it is None."""
+    """Return `cache_dir`, or `sparse_patterns.config.files.cache_folder()` where it is None."""
     if cache_dir is not None:
         return Path(cache_dir).expanduser()
     return cache_folder()

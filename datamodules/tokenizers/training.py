@@ -12,7 +12,7 @@ from datamodules.files.locate import find_documents
 from datamodules.files.packing import Kind, texts_in
 from datamodules.tokenizers.library import library
 from datamodules.tokenizers.text import cut_between_words, texts_of
-from sparse_patterns.files import whole_file
+from sparse_patterns.config.files import whole_file
 
 __all__ = ["SPECIAL", "Trained", "train_tokenizer"]
 

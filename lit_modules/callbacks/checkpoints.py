@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from sparse_patterns.files import whole_file
+from sparse_patterns.config.files import whole_file
 
 __all__ = [
     "AtomicCheckpointIO",

@@ -11,7 +11,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from sparse_patterns.files import whole_file
+from sparse_patterns.config.files import whole_file
 
 __all__ = ["CSVLog", "read_log"]
 

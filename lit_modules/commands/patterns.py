@@ -61,6 +61,12 @@ def _parser() -> argparse.ArgumentParser:
             )
             command.add_argument("--device", default="cpu", help="cpu or cuda")
             command.add_argument("--dtype", default="float32", choices=_DTYPES)
+            command.add_argument(
+                "--ranks",
+                type=int,
+                default=None,
+                help="also print what travels between so many processes that share the sequence",
+            )
         if name != "explain":
             command.add_argument(
                 "--scale",
@@ -119,20 +125,28 @@ def _explain(arguments: argparse.Namespace) -> int:
 
     import sparse_patterns as sp
 
+    pattern, dtype = _pattern(arguments), getattr(torch, arguments.dtype)
+    length = _LENGTHS["explain"] if arguments.length is None else arguments.length
+    shape = {
+        "heads": arguments.heads,
+        "head_dim": arguments.head_dim,
+        "layer": arguments.layer,
+        "layers": arguments.layers,
+    }
     print(
         sp.explain(
-            _pattern(arguments),
-            _LENGTHS["explain"] if arguments.length is None else arguments.length,
-            heads=arguments.heads,
-            head_dim=arguments.head_dim,
-            layer=arguments.layer,
-            layers=arguments.layers,
+            pattern,
+            length,
+            **shape,
             needs_grad=arguments.training,
             kernel=arguments.kernel,
             device=arguments.device,
-            dtype=getattr(torch, arguments.dtype),
+            dtype=dtype,
         )
     )
+    if arguments.ranks is not None:
+        size = dtype.itemsize
+        print(sp.distributed.traffic(pattern, length, arguments.ranks, element_size=size, **shape))
     return 0
 
 

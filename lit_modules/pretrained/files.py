@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparse_patterns.files import whole_file
+from sparse_patterns.config.files import whole_file
 
 __all__ = ["CONFIG", "SAFETENSORS", "Source", "WeightsError", "read", "read_json", "write"]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lit_modules.nn.encoder.encoder import Encoder
 from lit_modules.pretrained.files import CONFIG, SAFETENSORS, read_json, write
-from sparse_patterns.files import whole_file
+from sparse_patterns.config.files import whole_file
 
 __all__ = ["copy_tokenizer", "save", "save_encoder"]
 

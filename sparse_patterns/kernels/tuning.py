@@ -21,8 +21,8 @@ from typing import Any
 
 import torch
 
+from sparse_patterns.config.files import CACHE_VARIABLE, cache_folder, whole_file
 from sparse_patterns.config.handles import intern
-from sparse_patterns.files import CACHE_VARIABLE, cache_folder, whole_file
 from sparse_patterns.kernels.base import Call, Kernel, Request, accumulation_dtype
 from sparse_patterns.kernels.scores.terms import Scores
 from sparse_patterns.lowering.plan import Plan

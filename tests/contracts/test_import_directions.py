@@ -26,7 +26,7 @@ ALLOWED = {
         "tqdm",
         "fsspec",
         "sparse_patterns.registry",
-        "sparse_patterns.files",
+        "sparse_patterns.config.files",
     ],
     "lit_modules": [
         "lit_modules",
@@ -63,7 +63,7 @@ LAZY = {
     "pyarrow": ["datamodules/files/tables.py"],
     "scipy": ["lit_modules/metrics/coref.py"],
     "tokenizers": ["datamodules/tokenizers/library.py"],
-    "platformdirs": ["sparse_patterns/files.py"],
+    "platformdirs": ["sparse_patterns/config/files.py"],
     "tensorboard": [],
 }
 

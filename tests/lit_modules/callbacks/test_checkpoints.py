@@ -12,7 +12,7 @@ from lit_modules.callbacks.checkpoints import (
     CheckpointError,
     best_checkpoint,
 )
-from sparse_patterns.files import whole_file
+from sparse_patterns.config.files import whole_file
 
 
 def test_a_checkpoint_is_written_under_its_name_alone(tmp_path: Path) -> None:

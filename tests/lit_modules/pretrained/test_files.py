@@ -160,7 +160,7 @@ def test_writing_leaves_the_old_file_where_it_fails(tmp_path, monkeypatch):
     def fail(*args: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("sparse_patterns.files.os.replace", fail)
+    monkeypatch.setattr("sparse_patterns.config.files.os.replace", fail)
     with pytest.raises(OSError, match="disk full"):
         write({"other": torch.zeros(3)}, path)
     assert path.read_bytes() == before

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import sparse_patterns as sp
-from sparse_patterns.files import CACHE_VARIABLE
+from sparse_patterns.config.files import CACHE_VARIABLE
 from sparse_patterns.kernels import tuning
 from sparse_patterns.kernels.base import Call, Kernel
 from sparse_patterns.kernels.dense import DenseKernel

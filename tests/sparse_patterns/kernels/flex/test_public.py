@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.sparse_patterns.kernels.flex.test_kernel import Counter, request
 
 import sparse_patterns as sp
 from sparse_patterns.kernels import dispatch
@@ -19,6 +18,7 @@ from tests.contracts.kernels.flex import EmulatedFlex
 from tests.contracts.kernels.holding import hold
 from tests.contracts.kernels.scored import CHANGES, hold_scores
 from tests.random_specs import random_case, seeds
+from tests.sparse_patterns.kernels.flex.test_kernel import Counter, request
 
 
 @pytest.fixture

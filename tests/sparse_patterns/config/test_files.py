@@ -10,8 +10,8 @@ import pytest
 from platformdirs.macos import MacOS
 from platformdirs.unix import Unix
 
-from sparse_patterns import files
-from sparse_patterns.files import CACHE_VARIABLE, cache_folder, whole_file
+from sparse_patterns.config import files
+from sparse_patterns.config.files import CACHE_VARIABLE, cache_folder, whole_file
 
 
 def test_the_variable_names_the_cache_folder(
