@@ -25,7 +25,7 @@ from benchmarks.timing import Effort
 from sparse_patterns.kernels.dispatch import KERNELS
 from tests.contracts.imports import ROOT
 from tests.contracts.kernels import cases
-from tests.contracts.kernels.fused import EmulatedFused
+from tests.contracts.kernels.emulated.fused import EmulatedFused
 
 SIZES = Sizes(
     product=32,

@@ -17,8 +17,9 @@ from sparse_patterns.kernels.base import Call
 from sparse_patterns.kernels.dispatch import KERNELS
 from sparse_patterns.kernels.fused.kernel import XformersFusedKernel
 from sparse_patterns.spec.algebra import has_global_rows
-from tests.contracts.kernels import fused, test_kernels
+from tests.contracts.kernels import test_kernels
 from tests.contracts.kernels.cases import make_case
+from tests.contracts.kernels.emulated import fused
 from tests.contracts.kernels.fused_cases import (
     FIXED,
     REFUSALS,

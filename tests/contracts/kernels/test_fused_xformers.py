@@ -27,7 +27,7 @@ from sparse_patterns.kernels.fused.xformers import (
 from sparse_patterns.lowering.fused.bands import window_sides
 from sparse_patterns.lowering.fused.partials import Partial
 from sparse_patterns.spec.algebra import has_global_rows
-from tests.contracts.kernels import fused
+from tests.contracts.kernels.emulated import fused
 from tests.contracts.kernels.fused_cases import FIXED, SERVED, SLOW, refusals
 from tests.contracts.kernels.holding import hold, request_of
 from tests.random_specs import Case, random_case

@@ -22,8 +22,8 @@ import sparse_patterns as sp
 from sparse_patterns.kernels.dispatch import KERNELS
 from sparse_patterns.spec.base import uses
 from tests.contracts.kernels.cases import make_case
-from tests.contracts.kernels.flex import EmulatedFlex
-from tests.contracts.kernels.fused import EmulatedFused
+from tests.contracts.kernels.emulated.flex import EmulatedFlex
+from tests.contracts.kernels.emulated.fused import EmulatedFused
 from tests.contracts.kernels.holding import make_inputs
 from tests.contracts.kernels.reference import global_rows
 from tests.random_specs import Case

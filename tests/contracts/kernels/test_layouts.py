@@ -10,8 +10,8 @@ from torch import Tensor
 
 import sparse_patterns as sp
 from sparse_patterns.kernels.dispatch import KERNELS
-from tests.contracts.kernels.flex import EmulatedFlex
-from tests.contracts.kernels.fused import EmulatedFused
+from tests.contracts.kernels.emulated.flex import EmulatedFlex
+from tests.contracts.kernels.emulated.fused import EmulatedFused
 
 PATTERN = sp.PerHead(sp.Window(9, 3), sp.Window(9, 3, 2)) | sp.Global((0,))
 

@@ -25,7 +25,7 @@ from sparse_patterns.kernels.global_rows import GlobalRows
 from sparse_patterns.lowering.blocks.lists import variant_of
 from sparse_patterns.lowering.plan import Plan
 from tests.contracts.kernels.cases import make_case
-from tests.contracts.kernels.fused import EmulatedFused
+from tests.contracts.kernels.emulated.fused import EmulatedFused
 from tests.contracts.kernels.holding import request_of
 
 LENGTH, HEADS, HEAD_DIM = 300, 4, 16

@@ -12,7 +12,7 @@ from sparse_patterns.kernels.dispatch import KERNELS
 from sparse_patterns.spec.algebra import has_global_rows
 from sparse_patterns.spec.base import uses
 from tests.contracts.kernels.cases import HARD, make_case
-from tests.contracts.kernels.flex import EmulatedFlex
+from tests.contracts.kernels.emulated.flex import EmulatedFlex
 from tests.contracts.kernels.holding import EXACT, ON_CPU
 from tests.contracts.kernels.scored import CHANGES, hold_scores
 from tests.random_specs import random_case, seeds

@@ -11,6 +11,8 @@ from tests.random_specs import random_case
 from tests.sparse_patterns.distributed.comparing import MASKS, Case
 
 SMALL = {
+    "axial": {"shape": (5, 8)},
+    "neighborhood": {"shape": (5, 8), "radius": 1},
     "full": {},
     "longformer": {"window": 8},
     "longformer-causal": {"window": 5, "dilation": 2},

@@ -16,7 +16,7 @@ from sparse_patterns.kernels.flex.kernel import FlexKernel
 from sparse_patterns.spec.algebra import has_global_rows
 from sparse_patterns.spec.base import Pattern, uses
 from tests.contracts.kernels.cases import GLOBALS, HARD, PADDED, SOME, make_case
-from tests.contracts.kernels.flex import EmulatedFlex
+from tests.contracts.kernels.emulated.flex import EmulatedFlex
 from tests.contracts.kernels.holding import hold
 from tests.random_specs import random_case, seeds
 

@@ -14,7 +14,7 @@ from sparse_patterns.kernels.flex import kernel as flex
 from sparse_patterns.kernels.flex import public
 from sparse_patterns.kernels.flex.kernel import FlexFlashKernel
 from tests.contracts.kernels.cases import HARD, make_case
-from tests.contracts.kernels.flex import EmulatedFlex
+from tests.contracts.kernels.emulated.flex import EmulatedFlex
 from tests.contracts.kernels.holding import hold
 from tests.contracts.kernels.scored import CHANGES, hold_scores
 from tests.random_specs import random_case, seeds

@@ -18,8 +18,8 @@ from sparse_patterns.kernels.fused.kernel import XformersFusedKernel
 from sparse_patterns.kernels.fused.operator import Shape
 from sparse_patterns.kernels.fused.torch_flash import TorchFlashOperator
 from sparse_patterns.lowering.fused.bands import Band
-from tests.contracts.kernels import fused
 from tests.contracts.kernels.cases import make_case
+from tests.contracts.kernels.emulated import fused
 from tests.contracts.kernels.fused_cases import FIXED, SERVED, refusals
 from tests.contracts.kernels.holding import hold, request_of
 from tests.random_specs import random_case, seeds
