@@ -16,10 +16,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import sparse_patterns as sp
-from sparse_patterns.kernels import examples, flex
+from sparse_patterns.kernels import examples
 from sparse_patterns.kernels.base import Call, Kernel
 from sparse_patterns.kernels.block_sparse.kernel import XformersBlocksKernel
 from sparse_patterns.kernels.examples import Examples, examples_of, give
+from sparse_patterns.kernels.flex import kernel as flex
 from sparse_patterns.kernels.fused.torch_flash import TorchFlashOperator
 from sparse_patterns.kernels.global_rows import GlobalRows
 from sparse_patterns.lowering.blocks.lists import variant_of
