@@ -34,7 +34,7 @@ LONGFORMERS = [
     "LongformerForMultipleChoice",
     "LongformerForTokenClassification",
 ]
-LAYERS = (1, 2, 7)
+LAYERS = (1, 2, pytest.param(7, marks=pytest.mark.long))
 MARKS = ("none", "first", "several", "per example")
 
 

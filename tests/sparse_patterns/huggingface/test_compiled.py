@@ -130,7 +130,7 @@ def test_another_pattern_and_masks_of_a_batch_are_taken() -> None:
         close(got, wanted)
 
 
-@pytest.mark.parametrize("kind", ["static", "dynamic"])
+@pytest.mark.parametrize("kind", ["static", pytest.param("dynamic", marks=pytest.mark.long)])
 @pytest.mark.parametrize("padded", [pytest.param(False, marks=pytest.mark.long), True])
 @pytest.mark.parametrize("name", ["llama", pytest.param("qwen2", marks=pytest.mark.long)])
 def test_generation_does_not_compile_anew_as_the_cache_grows(
