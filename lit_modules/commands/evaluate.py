@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +31,8 @@ def evaluate(words: Sequence[str], datasets: Any) -> int:
         datasets: The registry of data sets.
     """
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+    # Lightning calls the parser in a way that the parser has deprecated.
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     Parser.datasets, Parser.classes = datasets, {}
     parser = _parser()
     given = parser.parse_args(expand_words(words, datasets))

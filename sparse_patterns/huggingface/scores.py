@@ -52,7 +52,8 @@ def take_scores(module: nn.Module, asked: dict[str, Any]) -> dict[str, Any]:
         ValueError: A bias is of pairs.
     """
     found = {"softcap": asked.pop("softcap", None)}
-    sinks = [one for name in SINKS if (one := asked.pop(name, None)) is not None]
+    given = [asked.pop(name, None) for name in SINKS]
+    sinks = [one for one in given if one is not None]
     bias = asked.pop("position_bias", None)
     if bias is not None and bias.ndim != 2:
         raise ValueError(

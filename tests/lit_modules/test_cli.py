@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from lit_modules.cli import main
+from lit_modules.commands.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
 TEXT = "the quick brown fox jumps over the lazy dog, and then it does so once again.\n" * 60
@@ -200,13 +201,13 @@ def error_of(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]
         (["fit", "--config", "none.yaml"], 2, "none.yaml"),
         (["fit", "--config", "broken.yaml"], 2, "broken.yaml"),
         (["fit", "--import", "no_such_module"], 2, "no_such_module"),
-        (["generate", "--ckpt_path", "none.ckpt"], 1, "--ckpt_path none.ckpt: no such file"),
+        (["generate", "--ckpt_path", "none.ckpt"], 2, "--ckpt_path none.ckpt: no such file"),
         (["generate", "--ckpt_path", "text.txt"], 1, "text.txt is no checkpoint"),
         (["generate"], 2, "--ckpt_path"),
-        (["patterns", "show", "longfrmer"], 1, "Did you mean 'longformer'"),
-        (["patterns", "show", "mistral", "windw=3"], 1, "Did you mean 'window'?"),
+        (["patterns", "show", "longfrmer"], 2, "Did you mean 'longformer'"),
+        (["patterns", "show", "mistral", "windw=3"], 2, "Did you mean 'window'?"),
         (["patterns", "show", "mistral", "window"], 2, "expected FIELD=VALUE, got 'window'"),
-        (["data", "describe", "tex8"], 1, "Did you mean 'text8'?"),
+        (["data", "describe", "tex8"], 2, "Did you mean 'text8'?"),
     ],
 )
 def test_errors_of_a_command_are_one_line(
@@ -283,7 +284,7 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_survives(
 
 
 def test_debug_shows_the_traceback() -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(UsageError):
         main(["generate", "--ckpt_path", "none.ckpt", "--debug"])
 
 

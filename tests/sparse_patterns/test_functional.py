@@ -141,7 +141,8 @@ def test_operator_is_registered_in_full() -> None:
     q, k, v = (x.requires_grad_() for x in tensors())
     from sparse_patterns.config.handles import intern
 
-    arguments = (q, k, v, *[None] * 7, intern(PATTERN), 0, 1, 0, 0.3, 0.0, "tiles", True)
+    numbers = (intern(PATTERN), 0, 1, 0, 0.3, 0.0, "tiles", True, None, False)
+    arguments = (q, k, v, *[None] * 9, *numbers)
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     done = torch.library.opcheck(
         torch.ops.sparse_patterns.attend.default, arguments, test_utils=checks

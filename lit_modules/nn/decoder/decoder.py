@@ -228,8 +228,8 @@ class Decoder(nn.Module):
         """
         if self.positions is not None:
             raise ValueError(
-                "memory needs positions='rotary' or 'transformer-xl': learned positions are the "
-                "same in every segment"
+                "memory needs positions by distance (rotary, transformer-xl, alibi or t5): "
+                "learned positions are the same in every segment"
             )
         check_distances(self.pattern, heads=self.heads, layers=len(self.blocks))
         return tuple(memory if n is None else min(n, memory) for n in self.reaches())

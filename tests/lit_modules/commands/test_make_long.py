@@ -63,7 +63,7 @@ def test_dilation_is_kept_and_the_user_told(tmp_path, roberta, capsys):
     ("words", "status", "message"),
     [
         (["IN", "IN"], 2, "exists and is not an empty folder"),
-        (["nowhere", "OUT"], 1, "nowhere: no such file or folder"),
+        (["nowhere", "OUT"], 2, "nowhere: no such file or folder"),
         (["IN", "OUT", "--max-length", "20"], 1, "max_length must be at least that .* 64, got 20"),
         (["IN", "OUT", "--window", "a"], 2, "must be one number or one per layer, .* got 'a'"),
         (["IN", "OUT", "--window", "7"], 1, "7"),

@@ -45,7 +45,7 @@ def test_copy_writes_a_file_and_says_how_to_run_it(capsys: pytest.CaptureFixture
         (["copy", "stdlib", "new.yaml"], "Did you mean 'lm/stdlib'?"),
         (["copy", "lm/stdlib", "there.yaml"], "there.yaml exists"),
         (["copy", "lm/stdlib", "none/new.yaml"], "there is no folder none"),
-        (["list", "task/"], "the folders are lm/, mlm/, patterns/, tasks/"),
+        (["list", "task/"], "the folders are images/, lm/, mlm/, patterns/, tasks/"),
         ([], "see sparse-patterns configs --help"),
     ],
 )

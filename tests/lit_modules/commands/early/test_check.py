@@ -170,7 +170,9 @@ def test_every_shipped_configuration_passes_but_for_its_files(name: str) -> None
     try:
         check("fit", ["--config", name])
     except UsageError as error:
-        assert str(error).startswith(f"--config {name}, ")  # noqa: PT017
+        # The data set of `images/digits` is of a file that the user imports.
+        own = "unknown data set 'digits'" if name == "images/digits" else f"--config {name}, "
+        assert str(error).startswith(own)  # noqa: PT017
 
 
 def test_options_of_one_command_are_none_of_another() -> None:

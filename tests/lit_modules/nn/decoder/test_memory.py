@@ -171,5 +171,5 @@ def test_learned_positions_allow_no_memory():
         positions="learned",
         max_length=8,
     )
-    with pytest.raises(ValueError, match="memory needs positions='rotary' or 'transformer-xl'"):
+    with pytest.raises(ValueError, match="memory needs positions by distance"):
         net.memory_lengths(4)
