@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -193,7 +193,7 @@ def _check_count(name: str, value: tuple[Any, ...], dims: int) -> None:
 
 def _shape(value: Any) -> tuple[int, ...]:
     """Return the shape of a grid as ints."""
-    if isinstance(value, str) or not hasattr(value, "__iter__"):
+    if isinstance(value, str | bytes | Mapping) or not hasattr(value, "__iter__"):
         value = (integer("grid shape", value, 1, LARGEST),)
     sides = tuple(
         integer("grid shape", side, 1, LARGEST, where=f" for dimension {axis}")

@@ -123,6 +123,19 @@ def rule(result: Any) -> sp.Rule:
     return sp.Rule(lambda q, k, head: result)
 
 
+TABLE = Wrong(
+    (3, True, "alibi", [[0.0] * 3] * 2, np.zeros((2, 3)), torch.zeros(2, 3).long(), NESTED, SPARSE),
+    (torch.zeros(3), torch.zeros(2, 4), torch.zeros(3, 3), torch.zeros(2, 0)),
+)
+SOFTCAP = REAL.but(None).also(0, -1.0)
+SCORES = {
+    "softcap": SOFTCAP,
+    "sinks": Wrong(
+        (0.0, True, "x", [0.0, 0.0], np.zeros(2), torch.zeros(2).long(), NESTED, SPARSE),
+        (torch.zeros(3), torch.zeros(2, 1), torch.tensor(0.0)),
+    ),
+    "distance_bias": TABLE,
+}
 SHAPE = {"pattern": CAUSAL, "q_len": 6, "heads": 2}
 PLAN = {
     "pattern": PATTERN.also(sp.Window((1, 2, 3), 0), sp.PerLayer(CAUSAL, CAUSAL)),
@@ -168,8 +181,27 @@ CASES: dict[str, Case] = {
             "dropout_p": PROBABILITY,
             "kernel": KERNEL,
             "return_lse": FLAG,
+            **SCORES,
         },
         WORDS,
+    ),
+    "alibi": Case(
+        sp.alibi,
+        {"heads": 2, "max_distance": 3},
+        {"heads": integers(1), "max_distance": integers(0)},
+    ),
+    "t5_bias": Case(
+        sp.t5_bias,
+        {"weight": torch.zeros(8, 2), "max_distance": 3, "bidirectional": True},
+        {
+            "weight": Wrong(
+                (None, 3, True, "x", [[0.0] * 2] * 8, np.zeros((8, 2)), NESTED, SPARSE),
+                (torch.zeros(8), torch.zeros(8, 2, 1)),
+            ),
+            "max_distance": integers(0),
+            "bidirectional": FLAG,
+            "max_bucket_distance": integers(1),
+        },
     ),
     "dense_mask": Case(
         sp.dense_mask,
@@ -198,6 +230,7 @@ CASES: dict[str, Case] = {
             **dict.fromkeys(
                 ("key_mask", "global_mask", "global_qkv", "segment_ids", "needs_grad"), FLAG
             ),
+            **dict.fromkeys(("softcap", "sinks", "distance_bias", "bias_grad"), FLAG),
             "dropout_p": PROBABILITY,
             "kernel": KERNEL,
         },
@@ -316,6 +349,16 @@ CASES: dict[str, Case] = {
         {"parts": PATTERN, "repeat": FLAG},
         {"parts": "PerLayer"},
     ),
+    "GridWindow": Case(
+        sp.GridWindow,
+        {"shape": (2, 3), "radius": 1},
+        {
+            "shape": Wrong(("0", None, 1.5, True, ("2", 3), *OTHER), ((), (0, 3), (1, 1, 1, 1))),
+            "radius": Wrong(("0", None, 1.5, True, torch.tensor(1), ("1", 1), *OTHER), (-1, (1,))),
+            "dilation": Wrong(("0", None, 1.5, True, torch.tensor(1), *OTHER), (0, (1, 0))),
+            "prefix": integers(0),
+        },
+    ),
     "LocalBlock": Case(sp.LocalBlock, {}, {"size": integers(1)}),
     "RandomBlocks": Case(
         sp.RandomBlocks,
@@ -356,7 +399,14 @@ CASES: dict[str, Case] = {
     "KeyValueCache.attend": Case(
         lambda **given: cache().attend(**given),
         {"q": X, "k": X, "v": X},
-        {"q": FLOATS, "k": FLOATS, "v": FLOATS.also(X.double()), "scale": SCALE, "kernel": KERNEL},
+        {
+            "q": FLOATS,
+            "k": FLOATS,
+            "v": FLOATS.also(X.double()),
+            "scale": SCALE,
+            "kernel": KERNEL,
+            **SCORES,
+        },
     ),
     "KeyValueCache.reorder": Case(
         lambda index: cache().reorder(index),
@@ -383,6 +433,9 @@ CASES: dict[str, Case] = {
             "global_projections": FLAG,
             "output_projection": FLAG,
             "kernel": KERNEL,
+            "softcap": SOFTCAP,
+            "sinks": FLAG,
+            "distance_bias": TABLE,
             "device": DEVICE,
             "dtype": DTYPE,
         },

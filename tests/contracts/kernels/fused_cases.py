@@ -21,7 +21,7 @@ REFUSALS = (
     r"GridWindow\(.*\) shows a query several stretches of keys, and a fused operator takes one; .*",
     r"its windows overlap with steps, blocks or documents that do not nest, .*",
 )
-SERVED_AT_LEAST = 130
+SERVED_AT_LEAST = 120
 
 
 def refusals(case: Case) -> list[str]:
