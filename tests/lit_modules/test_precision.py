@@ -144,8 +144,16 @@ def exact(scores: Any) -> Any:
     return tree_map_only(Tensor, lambda t: t.double() if t.is_floating_point() else t, scores)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("task", [*TASKS, "user"])
+ALL = [
+    pytest.param(task, precision, marks=[] if daily else pytest.mark.long)
+    for task in [*TASKS, "user"]
+    for precision in PRECISIONS
+    # Every task in one precision that rounds, and one task in all of them.
+    for daily in [precision == "bf16-true" or task == "classification"]
+]
+
+
+@pytest.mark.parametrize(("task", "precision"), ALL)
 def test_figures_of_tasks(task: str, precision: str) -> None:
     torch.manual_seed(1)
     model: TaskModule = ErrorHead(**COMMON) if task == "user" else model_of(task)
@@ -173,7 +181,13 @@ def test_figures_of_tasks(task: str, precision: str) -> None:
             assert found[f"test/{figure}"] == pytest.approx(float(value), rel=1e-6), figure
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(
+    "precision",
+    [
+        x if x in ("32-true", "bf16-true", "16-mixed") else pytest.param(x, marks=pytest.mark.long)
+        for x in PRECISIONS
+    ],
+)
 @pytest.mark.parametrize("make", [language_model, masked_language_model])
 def test_figures_of_language_models(make: Callable[[], Any], precision: str) -> None:
     hold_language_model(make, precision, TIMES.get(precision, 5))

@@ -36,7 +36,7 @@ from tests.lit_modules.task_batches import (
 
 TASKS = sorted(BATCHES)
 # What is learned by heart every day; the others take longer.
-QUICK = ("classification", "extractive-qa")
+QUICK = ("classification",)
 
 
 def trainer(**given: Any) -> Trainer:

@@ -69,7 +69,9 @@ def test_presets_and_hard_shapes(emulated: str, name: str) -> None:
         hold(emulated, case, torch.float64, own=has_global_rows(case.pattern))
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "dtype", [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.long)]
+)
 @pytest.mark.parametrize("name", [name for name in FIXED if name not in SLOW])
 def test_half_types(emulated: str, name: str, dtype: torch.dtype) -> None:
     case = FIXED[name]

@@ -30,7 +30,7 @@ from sparse_patterns.spec.algebra import has_global_rows
 from tests.contracts.kernels.emulated import fused
 from tests.contracts.kernels.fused_cases import FIXED, SERVED, SLOW, refusals
 from tests.contracts.kernels.holding import hold, request_of
-from tests.random_specs import Case, random_case
+from tests.random_specs import Case, random_case, seeds
 
 NAME = XformersFusedKernel.name
 
@@ -132,7 +132,7 @@ def test_parts_show_each_pair_once(name: str) -> None:
 
 
 @needs_xformers
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", seeds(4, every_day=2))
 def test_parts_of_random_specs_show_each_pair_once(part: int) -> None:
     for seed in SERVED[part::4]:
         check_exact(random_case(seed))

@@ -296,7 +296,10 @@ def test_no_influence(
 @everywhere
 @pytest.mark.parametrize("value", ["nan", pytest.param("-inf", marks=pytest.mark.long)])
 @pytest.mark.parametrize("number", [1, 3, 4, 5], ids=[NAMES[i] for i in (1, 3, 4, 5)])
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    "place",
+    [x if x == "documents" else pytest.param(x, marks=pytest.mark.long) for x in PLACES],
+)
 def test_own_projections_of_global_rows(
     kernel: str, device: str, place: str, number: int, value: str
 ) -> None:

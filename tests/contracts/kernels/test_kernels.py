@@ -47,7 +47,15 @@ def test_random_specs(kernel: str, device: str, seed: int) -> None:
 
 
 @everywhere
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.float64,
+        torch.float32,
+        torch.bfloat16,
+        pytest.param(torch.float16, marks=pytest.mark.long),
+    ],
+)
 @pytest.mark.parametrize("name", sp.names())
 def test_presets(kernel: str, device: str, dtype: torch.dtype, name: str) -> None:
     pattern = sp.get(name)

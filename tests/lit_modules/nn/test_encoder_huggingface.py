@@ -34,7 +34,7 @@ LONGFORMERS = [
     "LongformerForMultipleChoice",
     "LongformerForTokenClassification",
 ]
-LAYERS = (1, 2, pytest.param(7, marks=pytest.mark.long))
+LAYERS = (2, *(pytest.param(n, marks=pytest.mark.long) for n in (1, 7)))
 MARKS = ("none", "first", "several", "per example")
 
 

@@ -14,6 +14,8 @@ from sparse_patterns.viz.reasons import KINDS
 
 pytest.importorskip("matplotlib")
 
+DAILY = ("longformer", "bigbird", "neighborhood")
+
 
 def names_of(figure: Any) -> list[str]:
     return [axes.get_title(loc="left") for axes in figure.axes]
@@ -24,7 +26,10 @@ def legend_of(figure: Any) -> tuple[list[str], str]:
     return [text.get_text() for text in legend.get_texts()], legend.get_title().get_text()
 
 
-@pytest.mark.parametrize("name", sp.names())
+@pytest.mark.parametrize(
+    "name",
+    [name if name in DAILY else pytest.param(name, marks=pytest.mark.long) for name in sp.names()],
+)
 def test_every_preset(name: str, tmp_path: Path) -> None:
     path = tmp_path / "picture.png"
     figure = sp.draw(sp.get(name), path=path)

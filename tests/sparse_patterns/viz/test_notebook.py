@@ -10,8 +10,13 @@ import torch
 import sparse_patterns as sp
 from sparse_patterns.viz.notebook import figures, to_html
 
+DAILY = ("longformer", "bigbird", "neighborhood")
 
-@pytest.mark.parametrize("name", sp.names())
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in DAILY else pytest.param(name, marks=pytest.mark.long) for name in sp.names()],
+)
 def test_presets_have_a_picture_and_figures(name: str) -> None:
     try:
         pattern = sp.get(name)

@@ -29,7 +29,7 @@ def run(net, memory, ids, continues, restarts=None, tokens=40):
 
 
 @pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
-@pytest.mark.parametrize("length", [1, 5, 8, 40])
+@pytest.mark.parametrize("length", [pytest.param(1, marks=pytest.mark.long), 5, 8, 40])
 def test_segments_equal_one_long_pass(pattern, length):
     net, memory = make(pattern), SegmentMemory()
     ids = torch.randint(13, (2, 80))
