@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 import sparse_patterns as sp
+from sparse_patterns.kernels.base import Request
 from sparse_patterns.spec.base import uses
 
 
@@ -56,6 +57,24 @@ class Case:
         """Return the keyword arguments of `dense_mask`, besides pattern and lengths."""
         names = ("heads", "layer", "layers", "q_offset", "key_mask", "global_mask", "segment_ids")
         return {name: getattr(self, name) for name in names}
+
+    def request(self, **fields: Any) -> Request:
+        """Return what a call of the case asks a kernel for; `fields` are those of `Request`."""
+        return Request(
+            pattern=self.pattern,
+            layer=self.layer,
+            layers=self.layers,
+            batch=self.batch,
+            heads=self.heads,
+            kv_heads=self.kv_heads,
+            q_len=self.q_len,
+            kv_len=self.kv_len,
+            q_offset=self.kv_len - self.q_len if self.q_offset is None else self.q_offset,
+            key_mask=self.key_mask is not None,
+            global_mask=self.global_mask is not None,
+            segment_ids=self.segment_ids is not None,
+            **{"needs_grad": True, **fields},
+        )
 
     def __str__(self) -> str:
         given = [

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import sparse_patterns as sp
 from benchmarks.gpu_check.cases import reference
-from sparse_patterns.kernels.base import Request, Tolerance
+from sparse_patterns.kernels.base import Tolerance
 from sparse_patterns.kernels.dispatch import KERNELS
 
 
@@ -51,24 +51,7 @@ def _larger(a: float, b: float) -> float:
 
 def refusal(kernel: str, case: Any, dtype: torch.dtype, device: str, head_dim: int) -> list[str]:
     """Return why a kernel does not serve a case, nothing if it does."""
-    request = Request(
-        pattern=case.pattern,
-        layer=case.layer,
-        layers=case.layers,
-        batch=case.batch,
-        heads=case.heads,
-        kv_heads=case.kv_heads,
-        q_len=case.q_len,
-        kv_len=case.kv_len,
-        q_offset=case.kv_len - case.q_len if case.q_offset is None else case.q_offset,
-        head_dim=head_dim,
-        dtype=dtype,
-        device=device,
-        key_mask=case.key_mask is not None,
-        global_mask=case.global_mask is not None,
-        segment_ids=case.segment_ids is not None,
-        needs_grad=True,
-    )
+    request = case.request(dtype=dtype, device=device, head_dim=head_dim)
     return KERNELS[kernel].why_not(request)
 
 

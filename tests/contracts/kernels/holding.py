@@ -20,23 +20,7 @@ CUDA_ONLY = "runs on CUDA only"
 
 def request_of(case: Case, dtype: torch.dtype, device: str, **fields) -> Request:
     """Return what a call of a case asks for."""
-    return Request(
-        pattern=case.pattern,
-        layer=case.layer,
-        layers=case.layers,
-        batch=case.batch,
-        heads=case.heads,
-        kv_heads=case.kv_heads,
-        q_len=case.q_len,
-        kv_len=case.kv_len,
-        q_offset=case.kv_len - case.q_len if case.q_offset is None else case.q_offset,
-        dtype=dtype,
-        device=device,
-        key_mask=case.key_mask is not None,
-        global_mask=case.global_mask is not None,
-        segment_ids=case.segment_ids is not None,
-        **{"head_dim": HEAD_DIM, "needs_grad": True, **fields},
-    )
+    return case.request(dtype=dtype, device=device, **{"head_dim": HEAD_DIM, **fields})
 
 
 def runs_on_cpu(kernel: str) -> bool:
