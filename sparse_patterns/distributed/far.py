@@ -17,7 +17,7 @@ from sparse_patterns.distributed.merging import Upstream, share_of
 from sparse_patterns.distributed.parts import Parts
 from sparse_patterns.distributed.relocation import alignment, keeps_rows_apart
 from sparse_patterns.distributed.strips import Positions, Strip
-from sparse_patterns.functional import compute, gradients
+from sparse_patterns.kernels.operator.attend import compute, gradients
 
 
 class Chunk:

@@ -14,9 +14,10 @@ from sparse_patterns.distributed.layout import has_parts
 from sparse_patterns.distributed.named_kernel import check_named
 from sparse_patterns.distributed.parts import Given, Parts, gather_masks
 from sparse_patterns.distributed.passes import backward, forward
-from sparse_patterns.functional import count_tensors, needs_grad, schema_of
 from sparse_patterns.kernels.base import accumulation_dtype
 from sparse_patterns.kernels.dispatch import check_kernel
+from sparse_patterns.kernels.operator.given import count_tensors, schema_of
+from sparse_patterns.kernels.operator.inputs import needs_grad
 from sparse_patterns.kernels.transforms import cast, refuse_forward_mode, scaled_inputs
 from sparse_patterns.spec.base import Pattern
 from sparse_patterns.spec.fields import boolean

@@ -11,8 +11,8 @@ from sparse_patterns.distributed.merging import Upstream, summed
 from sparse_patterns.distributed.parts import Parts, add, join, take
 from sparse_patterns.distributed.relocation import relocate
 from sparse_patterns.distributed.strips import Positions, Strip
-from sparse_patterns.functional import Given as Call
-from sparse_patterns.functional import compute, gradients
+from sparse_patterns.kernels.operator.attend import compute, gradients
+from sparse_patterns.kernels.operator.given import Given as Call
 
 
 class Near:

@@ -13,10 +13,16 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from sparse_patterns import functional
 from sparse_patterns.config.handles import intern
-from sparse_patterns.functional import count_tensors, differentiable, schema_of
 from sparse_patterns.kernels.base import accumulation_dtype
+from sparse_patterns.kernels.operator.attend import compute, flops, gradients
+from sparse_patterns.kernels.operator.given import count_tensors, differentiable, schema_of
+from sparse_patterns.kernels.operator.inputs import (
+    draw_seed,
+    needs_grad,
+    score_tensors,
+    wants_grad,
+)
 from sparse_patterns.kernels.transforms import (
     cast,
     refuse_forward_mode,
@@ -115,7 +121,7 @@ def attend_pieces(
     cap = check_scores(softcap, sinks, distance_bias, q.shape[1])
     check_devices(q, sinks, distance_bias)
     factor, inputs = scaled_inputs(scale, q, k, v, global_qkv)
-    added = functional.score_tensors(q, sinks, distance_bias)
+    added = score_tensors(q, sinks, distance_bias)
     given = Texts(
         *inputs,
         *added,
@@ -125,7 +131,7 @@ def attend_pieces(
         segment_ids,
         start,
         torch.stack([one.reshape(()) for one in refused.values()]) if refused else None,
-        functional.draw_seed() if dropout_p else None,
+        draw_seed() if dropout_p else None,
         intern(pattern) if key is None else key,
         layer,
         layers,
@@ -134,10 +140,10 @@ def attend_pieces(
         factor,
         float(dropout_p),
         kernel,
-        functional.needs_grad(*inputs, *added),
+        needs_grad(*inputs, *added),
         REASON.join(refused or ()),
         cap,
-        functional.wants_grad(added[1]),
+        wants_grad(added[1]),
     )
     out: Tensor = run(_FORWARD, given)[0]
     return out
@@ -159,7 +165,7 @@ def _attend(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
     choices = torch.zeros(q.shape[0], q.shape[2], dtype=torch.uint8, device="cpu")
     out = lse = None
     for call, part in calls_of(texts):
-        its_out, its_lse, number = functional.compute(call)
+        its_out, its_lse, number = compute(call)
         if part is None:
             choices[:1, :1] = number
             return its_out, its_lse, choices
@@ -200,7 +206,7 @@ def _attend_backward(
         if part is None:
             if not choices.numel():
                 break
-            found = functional.gradients(call, int(choices[0, 0]), out, lse, grad_out)
+            found = gradients(call, int(choices[0, 0]), out, lse, grad_out)
             for number, grad in enumerate(found):
                 # A cache has room behind the last token, whose gradients stay zeros.
                 if grad.shape == inputs[number].shape:
@@ -211,7 +217,7 @@ def _attend_backward(
         its = [part.take(x, part.queries) for x in (out, lse, grad_out)]
         if part.asked is not None:
             its[2] = its[2].masked_fill(~part.asked[:, None, :, None], 0)
-        found = functional.gradients(call, int(choices[part.first]), its[0], its[1], its[2])
+        found = gradients(call, int(choices[part.first]), its[0], its[1], its[2])
         for number, grad in enumerate(found):
             if at[number] >= 6:
                 grads[number].index_add_(0, part.rows[:, 0], grad)
@@ -257,10 +263,10 @@ _FORWARD, _BACKWARD = register(
 
 @register_flop_formula(torch.ops.sparse_patterns.attend_pieces, get_raw=True)
 def _count_flops(*given: Any, out_val: object = None) -> int:
-    return sum(functional.flops(call) for call, _ in calls_of(Texts(*given)))
+    return sum(flops(call) for call, _ in calls_of(Texts(*given)))
 
 
 @register_flop_formula(torch.ops.sparse_patterns.attend_pieces_backward, get_raw=True)
 def _count_backward_flops(*given: Any, out_val: object = None) -> int:
     texts = Texts(*given[-len(Texts._fields) :])
-    return sum(functional.flops(call, backward=True) for call, _ in calls_of(texts))
+    return sum(flops(call, backward=True) for call, _ in calls_of(texts))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparse_patterns.config.handles import intern, look_up
-from sparse_patterns.functional import Given
+from sparse_patterns.kernels.operator.given import Given
 from sparse_patterns.nn.layouts import Part, layout_of
 from sparse_patterns.nn.traits import traits
 from sparse_patterns.spec.atoms import SameDocument
