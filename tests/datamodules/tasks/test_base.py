@@ -1,29 +1,17 @@
-"""The base of the tasks, by a small task: files, encoding, cache, batches, processes."""
+"""The base of the tasks, by a small task: files, encoding, cache, batches."""
 
-import functools
-import json
-import operator
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from datamodules.files.documents import Document
-from datamodules.files.records import Record, RecordError, field_of
-from datamodules.files.text_records import json_lines
+from datamodules.files.records import RecordError
 from datamodules.loading.shards import Shard
-from datamodules.tasks.base import TaskData, padded
+from datamodules.tasks.base import padded
 from datamodules.tasks.rows import Example
 from tests.datamodules.language_model.test_base import Recorder, assert_same, every_step, trainer_of
-
-ROOT = Path(__file__).parents[3]
+from tests.datamodules.tasks.toy import Text, Toy, records_of, write
 
 pytestmark = [
     pytest.mark.filterwarnings(
@@ -32,57 +20,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks"),
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
 ]
-
-
-@dataclass(frozen=True)
-class Text(Record):
-    text: str
-    label: int
-
-
-class Toy(TaskData):
-    """Texts with a class of 0 or 1."""
-
-    task = "classification"
-    official = {"train": ("train.jsonl",), "val": ("dev.jsonl",), "test": ("test.jsonl",)}  # noqa: RUF012
-
-    def read(self, document: Document, split: str) -> Iterator[Record | RecordError]:
-        for number, value in json_lines(document):
-            try:
-                id = field_of(value, "id", str, document, f"line {number}")
-                text = field_of(value, "text", str, document, id)
-                yield Text(id, str(document), text, field_of(value, "label", int, document, id))
-            except RecordError as error:
-                yield error
-
-    def encode(self, record: Text, split: str) -> Example:
-        if record.label not in (0, 1):
-            raise RecordError(record.source, record.id, "label", f"not 0 or 1: {record.label}")
-        rows, notes = self.rows(record, self.first(), self.pieces(record.text), self.separator())
-        return Example(record.id, rows, {"label": record.label}, notes)
-
-    def labels(self, examples: Sequence[Example]) -> dict[str, Any]:
-        return {"labels": torch.tensor([example.fields["label"] for example in examples])}
-
-
-def write(path: Path, records: Sequence[dict[str, Any]]) -> str:
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    return str(path)
-
-
-def records_of(count: int, prefix: str = "r") -> list[dict[str, Any]]:
-    return [
-        {"id": f"{prefix}{i}", "text": "word " * (i % 7) + f"number {i}", "label": i % 2}
-        for i in range(count)
-    ]
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> str:
-    (tmp_path / "data").mkdir()
-    write(tmp_path / "data" / "train.jsonl", records_of(10))
-    write(tmp_path / "data" / "dev.jsonl", records_of(5, "d"))
-    return str(tmp_path / "data")
 
 
 def test_a_batch_holds_padded_rows_with_masks(folder: str) -> None:
@@ -145,59 +82,6 @@ def test_examples_are_encoded_once_for_the_same_content_and_settings(
     write(Path(folder) / "dev.jsonl", records_of(4, "d"))
     assert calls() == 14
     assert calls() == 0
-
-
-KILLED = """
-import os, signal, sys
-import datamodules.tasks.store
-from tests.datamodules.tasks.test_base import Toy
-
-class Toy(Toy):
-    def encode(self, record, split):
-        if record.id == "r7":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().encode(record, split)
-
-datamodules.tasks.store.PIECE_RECORDS = 3
-Toy.__module__ = "tests.datamodules.tasks.test_base"
-Toy(path=sys.argv[1], cache_dir=sys.argv[2]).setup()
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.long
-def test_the_cache_survives_a_kill(
-    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, folder, str(tmp_path / "c")],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        timeout=120,
-    )
-    assert done.returncode == -signal.SIGKILL
-    (left,) = (tmp_path / "c").glob("toy-*")
-    assert len(list(left.glob("train-*"))) == 2
-    assert not list(left.glob("index-*"))
-    monkeypatch.setattr("datamodules.tasks.store.PIECE_RECORDS", 3)
-    encoded = []
-    encode = Toy.encode
-
-    def noting(self: Toy, record: Text, split: str) -> Example:
-        encoded.append(record.id)
-        return encode(self, record, split)
-
-    monkeypatch.setattr(Toy, "encode", noting)
-    data = Toy(path=folder, cache_dir=str(tmp_path / "c"))
-    assert [e.id for e in data.examples("train")] == [f"r{i}" for i in range(10)]
-    assert encoded == ["r6", "r7", "r8", "r9", "d0", "d1", "d2", "d3", "d4"]
-
-
-def test_several_processes_encode_the_same(folder: str) -> None:
-    write(Path(folder) / "train.jsonl", records_of(300))
-    alone = Toy(path=folder, preprocess_workers=0)
-    many = Toy(path=folder, preprocess_workers=2, cache_dir=folder + "-cache")
-    assert list(alone.examples("train")) == list(many.examples("train"))
-    assert len(alone.examples("train")) == 300
 
 
 def test_shares_of_the_training_records_are_held_out_for_good(folder: str) -> None:
@@ -357,59 +241,3 @@ def test_padded_has_a_column_at_least() -> None:
     assert padded([[1], [2, 3]]).tolist() == [[1, -1], [2, 3]]
     assert padded([[], []]).tolist() == [[-1], [-1]]
     assert padded([[5]], fill=0).dtype == torch.int64
-
-
-SCRIPT = """
-import sys, torch
-from lightning import Trainer
-from tests.datamodules.language_model.test_base import Recorder
-from tests.datamodules.tasks.test_base import Toy
-
-class Model(Recorder):
-    def __init__(self):
-        super().__init__()
-        self.ids, self.fillers, self.trained = [], 0, []
-        self.register_buffer("synchronised", torch.zeros(1))
-
-    def training_step(self, batch, batch_idx):
-        self.trained.append(batch["ids"])
-        return self.weight * 1.0
-
-    def validation_step(self, batch, batch_idx):
-        if batch.get("filler"):
-            self.fillers += 1
-        else:
-            self.ids += batch["ids"]
-
-if __name__ == "__main__":
-    trainer = Trainer(
-        accelerator="cpu", devices=2, strategy="ddp", max_epochs=1, logger=False,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
-    model = Model()
-    trainer.fit(model, datamodule=Toy(path=sys.argv[1], batch_size=2))
-    found = (model.ids, model.fillers, model.trained)
-    torch.save(found, f"{sys.argv[2]}/{trainer.global_rank}.pt")
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_evaluate_each_example_once(folder: str, tmp_path: Path) -> None:
-    script = tmp_path / "train.py"
-    script.write_text(SCRIPT)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    subprocess.run(
-        [sys.executable, script, folder, str(tmp_path)],
-        env=environment,
-        check=True,
-        cwd=tmp_path,
-        timeout=300,
-    )
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
-    assert sorted(first[0] + second[0]) == ["d0", "d1", "d2", "d3", "d4"]
-    assert first[1] + second[1] == 1, "five examples, three batches of two"
-    trained = [ids for pair in zip(first[2], second[2], strict=True) for ids in pair]
-    assert sorted(functools.reduce(operator.iadd, trained, [])) == sorted(
-        f"r{i}" for i in range(10)
-    )
