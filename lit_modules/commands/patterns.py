@@ -42,7 +42,10 @@ def _parser() -> argparse.ArgumentParser:
         ("draw", _draw, "write a picture of every layer and group of heads"),
     ):
         command = commands.add_parser(name, help=text)
-        command.add_argument("pattern", help="a registered or shipped name, or a YAML file")
+        command.add_argument(
+            "pattern",
+            help="a registered or shipped name, a YAML file, or a pattern as text: '{window: ...}'",
+        )
         command.add_argument(
             "fields", nargs="*", metavar="FIELD=VALUE", help="fields of the pattern"
         )
@@ -159,7 +162,8 @@ def _draw(arguments: argparse.Namespace) -> int:
     figure = sp.draw(
         _pattern(arguments), length, heads=arguments.heads, layers=arguments.layers, scale=scale
     )
-    output = arguments.output or Path(f"{Path(arguments.pattern).stem}.png")
+    name = "pattern" if _is_written_out(arguments.pattern) else Path(arguments.pattern).stem
+    output = arguments.output or Path(f"{name}.png")
     output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(output, dpi=120)
     print(output)
@@ -169,6 +173,11 @@ def _draw(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> None:
     """Refuse a name, field or file that there is not, before torch is imported."""
     fields = mapping(arguments.fields)
+    if _is_written_out(arguments.pattern):
+        if fields:
+            raise UsageError("FIELD=VALUE goes with a name, not with a whole pattern")
+        _read(arguments.pattern)
+        return
     path = Path(pattern_path(arguments.pattern))
     if path.suffix not in (".yaml", ".yml"):
         PATTERNS.check_fields(arguments.pattern, fields)
@@ -178,11 +187,18 @@ def _check(arguments: argparse.Namespace) -> None:
         check_file(str(path), "pattern")
 
 
+def _is_written_out(pattern: str) -> bool:
+    """Return whether a word is a pattern as text, not the name of one or of a file."""
+    return pattern.lstrip()[:1] in ("{", "[")
+
+
 def _pattern(arguments: argparse.Namespace) -> Any:
-    """Build the pattern of a name with fields, or of a YAML file."""
+    """Build the pattern of a name with fields, of a YAML file, or of text."""
     import sparse_patterns as sp
 
     fields = mapping(arguments.fields)
+    if _is_written_out(arguments.pattern):
+        return sp.from_config(_read(arguments.pattern))
     path = Path(pattern_path(arguments.pattern))
     if path.suffix in (".yaml", ".yml"):
         from omegaconf import OmegaConf
@@ -190,3 +206,20 @@ def _pattern(arguments: argparse.Namespace) -> Any:
         config = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
         return sp.from_config(config)
     return sp.from_config({"preset": arguments.pattern, **fields})
+
+
+def _read(text: str) -> Any:
+    """Read a pattern that is written out.
+
+    Raises:
+        UsageError: The text is neither YAML nor JSON.
+    """
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(
+            f"pattern {text!r} is neither a name nor a pattern that can be read as YAML or JSON; "
+            "a bracket, comma or quote may be missing"
+        ) from error

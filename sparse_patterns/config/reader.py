@@ -108,6 +108,11 @@ class Reader:
     def _named(self, name: Any, fields: Mapping[Any, Any], path: str) -> Pattern:
         """Read a preset with its fields, or an atom that needs none."""
         values.read_text(name, join(path, "preset"))
+        if name.lstrip()[:1] in ("{", "["):
+            raise ValueError(
+                f"{path or 'config'}: {name!r} is neither a name nor a pattern that can be read "
+                "as YAML or JSON; a bracket, comma or quote may be missing"
+            )
         if name in _BARE and not fields:
             return ATOMS[name]()
         check_keys([name], sorted({*presets.names(), *_BARE}), path, "pattern")

@@ -206,6 +206,8 @@ def error_of(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]
         (["generate"], 2, "--ckpt_path"),
         (["patterns", "show", "longfrmer"], 2, "Did you mean 'longformer'"),
         (["patterns", "show", "mistral", "windw=3"], 2, "Did you mean 'window'?"),
+        (["patterns", "show", "{window: {left: 3}"], 2, "can be read as YAML or JSON"),
+        (["patterns", "show", "{full: {}}", "a=3"], 2, "goes with a name, not with a whole"),
         (["patterns", "show", "mistral", "window"], 2, "expected FIELD=VALUE, got 'window'"),
         (["data", "describe", "tex8"], 2, "Did you mean 'text8'?"),
     ],
@@ -296,7 +298,10 @@ def test_patterns_are_listed_shown_explained_and_drawn(
     run("patterns", "describe", "mistral")
     assert "window" in capsys.readouterr().out
     run("patterns", "show", "mistral", "window=3", "--length", "8")
-    assert len(capsys.readouterr().out.splitlines()) >= 8
+    by_name = capsys.readouterr().out.splitlines()
+    assert len(by_name) >= 8
+    run("patterns", "show", "{window: {before: 2}}", "--length", "8")
+    assert capsys.readouterr().out.splitlines()[1:] == by_name[1:]
     run("patterns", "explain", "patterns/window-and-sinks")
     assert "dense" in capsys.readouterr().out
     monkeypatch.setenv("SPARSE_PATTERNS_CACHE", str(tmp_path))

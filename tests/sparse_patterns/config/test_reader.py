@@ -211,6 +211,11 @@ def test_interpolations_are_resolved() -> None:
             r"^window.linear\[1\] must be an int, got 'b'",
         ),
         ({"preset": "causal", "left": 1}, ValueError, "^config: unknown pattern 'causal'"),
+        (
+            '{"window": {"left": 3}',
+            ValueError,
+            "^config: .* nor a pattern that can be read",
+        ),
     ],
     ids=lambda value: repr(value)[:70] if isinstance(value, dict | list | str) else "",
 )
