@@ -18,7 +18,12 @@ from sparse_patterns.kernels.base import accumulation_dtype
 from sparse_patterns.kernels.dispatch import check_kernel
 from sparse_patterns.kernels.operator.given import count_tensors, schema_of
 from sparse_patterns.kernels.operator.inputs import needs_grad
-from sparse_patterns.kernels.transforms import cast, refuse_forward_mode, scaled_inputs
+from sparse_patterns.kernels.transforms import (
+    cast,
+    refuse_batches,
+    refuse_forward_mode,
+    scaled_inputs,
+)
 from sparse_patterns.spec.base import Pattern
 from sparse_patterns.spec.fields import boolean
 from sparse_patterns.spec.validation import check_call, is_three_tensors
@@ -323,6 +328,7 @@ def _differentiate(
 ) -> tuple[Tensor | None, ...]:
     *tensors, out, lse, notes, near_out, near_lse = ctx.saved_tensors
     refuse_forward_mode(*tensors, grad_out, grad_lse)
+    refuse_batches(grad_out, grad_lse)
     # Also without a gradient of the own rows: other processes wait for this one.
     if grad_out is None:
         grad_out = torch.zeros_like(out)

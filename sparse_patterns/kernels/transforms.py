@@ -119,6 +119,22 @@ def refuse_forward_mode(*tensors: Tensor | None) -> None:
             raise NotImplementedError(_FORWARD_MODE)
 
 
+def refuse_batches(*grads: Tensor | None) -> None:
+    """Refuse several gradients at once, as autograd's own vectorization gives them.
+
+    Raises:
+        NotImplementedError: Inside `torch.autograd.grad(..., is_grads_batched=True)` or a function
+            of `torch.autograd.functional` with `vectorize=True`.
+    """
+    for one in grads:
+        if one is not None and torch._C._functorch.is_legacy_batchedtensor(one):
+            raise NotImplementedError(
+                "several gradients of attention at once (is_grads_batched=True of "
+                "torch.autograd.grad, vectorize=True of torch.autograd.functional) are not "
+                "implemented; use torch.func.jacrev, or torch.func.vmap over torch.func.vjp"
+            )
+
+
 def in_torch_func() -> bool:
     """Whether a transform of `torch.func` is active."""
     return bool(torch._C._are_functorch_transforms_active())

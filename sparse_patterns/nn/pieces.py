@@ -25,6 +25,7 @@ from sparse_patterns.kernels.operator.inputs import (
 )
 from sparse_patterns.kernels.transforms import (
     cast,
+    refuse_batches,
     refuse_forward_mode,
     register,
     run,
@@ -243,6 +244,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 def _differentiate(ctx: Any, grad_out: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
     *tensors, out, lse, choices = ctx.saved_tensors
     refuse_forward_mode(*tensors, grad_out)
+    refuse_batches(grad_out)
     nothing = (None,) * len(Texts._fields)
     if grad_out is None:
         return nothing

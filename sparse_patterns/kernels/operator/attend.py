@@ -19,7 +19,7 @@ from sparse_patterns.kernels.dispatch import KERNELS, choose
 from sparse_patterns.kernels.operator.given import Given, count_tensors, differentiable, schema_of
 from sparse_patterns.kernels.scores.sinks import gradient as sink_gradient
 from sparse_patterns.kernels.scores.terms import Scores
-from sparse_patterns.kernels.transforms import refuse_forward_mode, register, run
+from sparse_patterns.kernels.transforms import refuse_batches, refuse_forward_mode, register, run
 
 _TENSORS, _ARGUMENTS = count_tensors(Given), schema_of(Given)
 _OUTCOME = "Tensor out, Tensor lse, Tensor choice, Tensor grad_out, Tensor? grad_lse"
@@ -108,6 +108,7 @@ def _differentiate(
 ) -> tuple[Tensor | None, ...]:
     *tensors, out, lse, choice = ctx.saved_tensors
     refuse_forward_mode(*tensors, grad_out, grad_lse)
+    refuse_batches(grad_out, grad_lse)
     nothing = (None,) * len(Given._fields)
     if grad_out is None and grad_lse is None:
         return nothing

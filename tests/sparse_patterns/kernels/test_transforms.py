@@ -130,6 +130,19 @@ class TestForwardMode:
             torch.func.jvp(lambda s: attend(*tensors, scale=s), (factor,), (factor,))
 
 
+def test_several_gradients_at_once_are_refused_but_for_torch_func() -> None:
+    q, k, v = inputs()
+    out = attend(q.requires_grad_(), k, v)
+    upstream = torch.randn(2, *out.shape, dtype=out.dtype)
+    with pytest.raises(NotImplementedError, match=r"use torch\.func\.jacrev, or torch\.func\.vmap"):
+        torch.autograd.grad(out, q, upstream, is_grads_batched=True, retain_graph=True)
+    (_, back) = torch.func.vjp(lambda one: attend(one, k, v), q.detach())
+    (found,) = torch.func.vmap(back)(upstream)
+    for one, expected in zip(found, upstream, strict=True):
+        (grad,) = torch.autograd.grad(out, q, expected, retain_graph=True)
+        torch.testing.assert_close(one, grad, rtol=0, atol=1e-12)
+
+
 def test_second_derivatives_are_refused() -> None:
     leaves = [x.requires_grad_() for x in inputs()]
     (grad,) = torch.autograd.grad(loss(*leaves), leaves[:1], create_graph=True)
