@@ -2,17 +2,16 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
+import lit_modules.cli
 from lit_modules.cli import main
+from tests.children import start_program
 
-ROOT = Path(__file__).parents[2]
 CONFIG = """
 data: {name: text-files, files: text.txt, cache_dir: cache}
 model: {layers: 2, heads: 2, width: 16, dropout: 0.3, attention_dropout: 0.2, pattern: PATTERN}
@@ -66,18 +65,17 @@ def test_a_killed_run_ends_with_the_same_weights(
 
 def kill_at_step(step: int, words: list[str]) -> None:
     """Runs the command in a process of its own and kills it once its log has reached `step`."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     log = Path("runs/killed/metrics.csv")
     # Every step is logged, so that the log tells when to strike.
-    command = [sys.executable, "-m", "lit_modules.cli", *words, "--trainer.log_every_n_steps", "1"]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    command = [lit_modules.cli.__file__, *words, "--trainer.log_every_n_steps", "1"]
+    process = start_program(command, Path.cwd(), os.environ, "killed.log")
     try:
         deadline = time.monotonic() + 120
         while not log.exists() or log.read_text().count("\n") < step:
-            assert process.poll() is None, process.communicate()[1]
+            assert process.is_alive(), Path("killed.log").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.01)
     finally:
         process.kill()
-        _, errors = process.communicate()
-    assert process.returncode == -signal.SIGKILL, errors
+        process.join()
+    assert process.exitcode == -signal.SIGKILL, Path("killed.log").read_text()

@@ -1,9 +1,6 @@
 """Under a Trainer: stages, processes, and a position that survives any interruption."""
 
 import itertools
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from datamodules import TextFiles
 from datamodules.loading.shards import ALONE
+from tests.children import run_program
 
 ROOT = Path(__file__).parents[3]
 
@@ -313,8 +311,7 @@ def test_two_processes_see_what_one_sees(text: str, tmp_path: Path, stream: bool
     script = tmp_path / "train.py"
     tests = str(Path(__file__).parent)
     script.write_text(SCRIPT.format(tests=tests, text=text, stream=stream, folder=str(tmp_path)))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, script], env=environment, check=True, cwd=tmp_path, timeout=300)
+    run_program(script, processes=2, folder=tmp_path)
     ranks = [torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2)]
     assert all(len(batch) == 2 for seen, _, _ in ranks for batch in seen)
     pairs = zip(ranks[0][0], ranks[1][0], strict=True)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from datamodules.tasks.rows import Example
+from tests.children import run_program
 from tests.datamodules.tasks.toy import Text, Toy, records_of, write
 
 ROOT = Path(__file__).parents[3]
@@ -109,14 +110,7 @@ if __name__ == "__main__":
 def test_two_processes_evaluate_each_example_once(folder: str, tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    subprocess.run(
-        [sys.executable, script, folder, str(tmp_path)],
-        env=environment,
-        check=True,
-        cwd=tmp_path,
-        timeout=300,
-    )
+    run_program(script, folder, str(tmp_path), processes=2, folder=tmp_path)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert sorted(first[0] + second[0]) == ["d0", "d1", "d2", "d3", "d4"]
     assert first[1] + second[1] == 1, "five examples, three batches of two"

@@ -1,38 +1,17 @@
 """Two processes with half of the examples, or none, find what one process finds."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+from tests.children import run_program
 
 
 def run(processes: int, folder: Path) -> list[list[dict[str, float]]]:
     folder.mkdir()
-    program = str(Path(__file__).with_name("processes.py"))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", program, str(rank), str(processes), str(folder)],
-            cwd=ROOT,
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(processes)
-    ]
-    try:
-        for process in started:
-            _, errors = process.communicate(timeout=120)
-            assert process.returncode == 0, errors
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
+    program, words = Path(__file__).with_name("processes.py"), (str(processes), str(folder))
+    run_program(program, *words, processes=processes, numbered=True)
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(processes)]
 
 

@@ -3,31 +3,17 @@
 import json
 import math
 import multiprocessing
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.children import run_program
 from tests.lit_modules.modules import processes
 from tests.lit_modules.modules.kinds import KINDS, data, make, trainer
 
-ROOT = Path(__file__).parents[3]
-
-
-def started(*words: str) -> None:
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("processes.py")), *words],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+PROGRAM = Path(__file__).with_name("processes.py")
 
 
 def test_whole_modules_run_in_a_new_process(tmp_path: Path) -> None:
@@ -37,7 +23,7 @@ def test_whole_modules_run_in_a_new_process(tmp_path: Path) -> None:
         trainer(max_epochs=1).fit(model, datamodule=data(kind))
         torch.save(model, tmp_path / f"{kind}.pt")
         expected[kind] = processes.scores(model, kind)
-    started("run", str(tmp_path))
+    run_program(PROGRAM, "run", str(tmp_path))
     found = json.loads((tmp_path / "found.json").read_text())
     for kind in KINDS:
         scores, loss = expected[kind]
@@ -57,7 +43,7 @@ def test_a_module_goes_to_a_spawned_worker() -> None:
 @pytest.mark.slow
 @pytest.mark.long
 def test_a_sharded_model_never_holds_the_whole_in_memory(tmp_path: Path) -> None:
-    started("shard", str(tmp_path))
+    run_program(PROGRAM, "shard", str(tmp_path), processes=2)
     for rank in range(2):
         found = json.loads((tmp_path / f"{rank}.json").read_text())
         assert 0.5 <= found["held"] < 0.51

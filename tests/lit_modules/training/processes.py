@@ -1,7 +1,6 @@
 """A small training run in any number of processes, for `test_distributed.py`.
 
-Run as a program: Lightning starts the other processes by running it again. Each process takes its
-share of the rows of the same batches.
+Run as a program, by every process. Each takes its share of the rows of the same batches.
 """
 
 import json

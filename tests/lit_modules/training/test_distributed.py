@@ -1,9 +1,6 @@
 """Two processes with half of each batch train what one process trains; FSDP2 shards the weights."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +9,12 @@ import torch
 
 from lit_modules.language_model import LanguageModel
 from lit_modules.training.distributed import gather, place, sum_over_processes, world_size
-
-ROOT = Path(__file__).parents[3]
+from tests.children import run_program
 
 
 def run(strategy: str, processes: int, folder: Path) -> tuple[dict[str, Any], LanguageModel]:
-    done = subprocess.run(
-        [
-            sys.executable,
-            str(Path(__file__).with_name("processes.py")),
-            strategy,
-            str(processes),
-            str(folder),
-        ],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    words = (strategy, str(processes), str(folder))
+    run_program(Path(__file__).with_name("processes.py"), *words, processes=processes)
     found = json.loads((folder / "found.json").read_text())
     return found, LanguageModel.load_from_checkpoint(folder / "model.ckpt", weights_only=True)
 
