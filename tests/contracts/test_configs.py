@@ -3,6 +3,7 @@
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +24,10 @@ LM = [shipped_path(name) for name in names("lm/")]
 MLM = [shipped_path(name) for name in names("mlm/")]
 PATTERNS = [shipped_path(name) for name in names("patterns/")]
 
+# One of each kind trains every day, the others with what is `long`.
+TRAINED = ("stdlib", "text8-small", "transformer-xl-tiny", "enwik8-large-tiny")
+TRAINED += ("ablation-dilated-tiny", "tiny", "minilm-long-tiny", "longformer-base-positions-only")
+
 # Short sequences of the real model: what a file says about stages is looked at without training.
 SHORT = {
     "doubling": ["--stages.doubling.sequence_length=32", "--stages.doubling.batch_size=1"],
@@ -34,6 +39,13 @@ ONE_STEP = [
     *("--trainer.accelerator=cpu", "--trainer.precision=32-true"),
     *("--run.pictures=false", "--run.test=false"),
 ]
+
+
+def trained(files: list[Path]) -> list[Any]:
+    return [
+        pytest.param(file, id=file.stem, marks=() if file.stem in TRAINED else pytest.mark.long)
+        for file in files
+    ]
 
 
 def read(file: Path) -> dict:
@@ -55,10 +67,11 @@ def test_there_are_configurations() -> None:
     assert len(LM) >= 19
     assert len(MLM) >= 5
     assert len(PATTERNS) >= 4
+    assert {file.stem for file in (*LM, *MLM)} >= set(TRAINED)
 
 
 @pytest.mark.filterwarnings("ignore:.*figures cannot be compared.*")
-@pytest.mark.parametrize("file", LM, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", trained(LM))
 def test_a_language_model_trains_a_step(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -172,7 +185,7 @@ def weights_for(folder: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("file", MLM, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", trained(MLM))
 def test_a_masked_language_model_trains_a_step(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
