@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import sparse_patterns as sp
+from sparse_patterns.spec.base import uses
 from sparse_patterns.spec.binding import bind
 from sparse_patterns.spec.lookahead import negation_normal_form
 
-__all__ = ["causal", "check_distances", "reaches", "resolve"]
+__all__ = ["causal", "check_distances", "check_marks", "reaches", "resolve"]
 
 PatternLike = str | Mapping[str, Any] | sp.Pattern
 """A registered name, a config (`sp.to_config`), or a pattern."""
@@ -50,6 +51,20 @@ def causal(pattern: sp.Pattern) -> sp.Pattern:
 
 def _is_causal(part: sp.Pattern) -> bool:
     return isinstance(part, sp.Causal) or (isinstance(part, sp.Window) and part.right == 0)
+
+
+def check_marks(pattern: sp.Pattern) -> None:
+    """Refuse a pattern whose global tokens are marked in each example: a decoder is given no marks.
+
+    Raises:
+        ValueError: The pattern holds `BatchGlobal()`, which would quietly be left out.
+    """
+    if uses(pattern, sp.BatchGlobal):
+        raise ValueError(
+            "pattern of a language model holds BatchGlobal(), the global tokens that each example "
+            "marks, and a language model is given no marks; name positions, as in Global((0,)), or "
+            "take a pattern without them, such as 'longformer-causal'"
+        )
 
 
 def reaches(pattern: sp.Pattern, *, heads: int, layers: int) -> tuple[int | None, ...]:

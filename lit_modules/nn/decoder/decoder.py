@@ -25,7 +25,14 @@ from lit_modules.nn.decoder.embeddings import LearnedPositions
 from lit_modules.nn.decoder.memory import LayerMemory, last_tokens, seen_of, tokens_of
 from lit_modules.nn.decoder.positions import learned, relative_of_layers, rotary_of_layers
 from lit_modules.nn.decoder.relative import RelativeBiases
-from lit_modules.nn.patterns import PatternLike, causal, check_distances, reaches, resolve
+from lit_modules.nn.patterns import (
+    PatternLike,
+    causal,
+    check_distances,
+    check_marks,
+    reaches,
+    resolve,
+)
 
 __all__ = ["Decoder", "DecoderOutput"]
 
@@ -119,6 +126,7 @@ class Decoder(nn.Module):
         self.heads, self.head_dim = heads, width // heads
         self.checkpointing = checkpointing
         self.base_pattern = self.pattern = causal(resolve(pattern))
+        check_marks(self.pattern)
         self.window_scale = 1.0
         self._reaches: tuple[int | None, ...] | None = None
         self.post_norm = norm == "post"

@@ -178,6 +178,7 @@ def test_half_precision_stays_close():
         ({"feedforward_dropout": -0.5}, "feedforward_dropout must be in 0..1 .* got -0.5"),
         ({"max_length": 5}, "max_length is for positions='learned'"),
         ({"pattern": "longfromer"}, "longformer"),
+        ({"pattern": "longformer"}, "BatchGlobal.* given no marks; .* such as .longformer-causal"),
     ],
 )
 def test_what_does_not_fit_is_refused(fields, message):
