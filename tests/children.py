@@ -104,4 +104,5 @@ def _work(line: Sequence[str], folder: str, environment: Mapping[str, str], log:
     torch.set_num_threads(1)
     sys.argv = list(line)
     sys.path.insert(0, str(ROOT))
+    sys.path.append(str(Path(line[0]).parent))
     runpy.run_path(line[0], run_name="__main__")

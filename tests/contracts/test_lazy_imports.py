@@ -98,19 +98,20 @@ def top_level(modules: set[str]) -> set[str]:
 
 
 @pytest.mark.parametrize("package", BELOW)
-def test_optional_libraries_stay_unimported(package: str) -> None:
-    assert top_level(import_after_its_base(package).modules) & OPTIONAL == set()
+def test_importing_is_silent_and_loads_what_the_package_rests_on_alone(package: str) -> None:
+    found = import_after_its_base(package)
+    assert found.printed == ""
+    loaded = top_level(found.modules)
+    assert loaded & OPTIONAL == set()
+    assert loaded & set(BELOW) <= {package, "sparse_patterns"}, "the packages do not import others"
+    if package == "sparse_patterns":
+        assert loaded - set(sys.stdlib_module_names) - {"torch", package} <= OF_TORCH
 
 
 @pytest.mark.slow
 def test_the_file_for_hugging_face_models_loads_their_library_when_it_is_used() -> None:
     found = import_once("sparse_patterns.huggingface", below=["torch"]).modules
     assert top_level(found) & OPTIONAL == set()
-
-
-def test_sparse_patterns_imports_torch_alone() -> None:
-    loaded = top_level(import_after_its_base("sparse_patterns").modules)
-    assert loaded - set(sys.stdlib_module_names) - {"torch", "sparse_patterns"} <= OF_TORCH
 
 
 @pytest.mark.slow
@@ -129,18 +130,6 @@ def test_attention_runs_where_torch_alone_is_installed() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "[1, 4, 100, 16]" in done.stdout
-
-
-@pytest.mark.slow
-def test_the_packages_do_not_import_each_other() -> None:
-    assert "datamodules" not in top_level(import_after_its_base("lit_modules").modules)
-    assert "lit_modules" not in top_level(import_after_its_base("datamodules").modules)
-
-
-@pytest.mark.parametrize("package", BELOW)
-@pytest.mark.slow
-def test_importing_prints_nothing(package: str) -> None:
-    assert import_once(package, below=[]).printed == ""
 
 
 @pytest.mark.long  # a time, which other work on the machine changes

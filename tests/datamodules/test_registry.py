@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import datamodules
+from tests.children import run_program
 
 ROOT = Path(__file__).parents[2]
 
@@ -106,18 +107,13 @@ def command(folder: Path, *words: str) -> str:
 @pytest.mark.slow
 def test_a_task_of_a_users_script_has_a_name(tmp_path: Path) -> None:
     (tmp_path / "my_task.py").write_text(TASK)
-    shown = command(tmp_path, "data", "describe", "mine", "--import", "my_task")
+    words = ("data", "describe", "mine", "--import", "my_task")
+    shown = run_program(ROOT / "lit_modules" / "cli.py", *words, folder=tmp_path)
     assert "A task of another package." in shown
     (tmp_path / "a.txt").write_text("text")
-    found = subprocess.run(
-        [sys.executable, "-c", USE],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert found.stdout == "['one'] [[True, True, True, True]]\n", found.stderr
+    (tmp_path / "use.py").write_text(USE)
+    found = run_program(tmp_path / "use.py", folder=tmp_path)
+    assert found.endswith("['one'] [[True, True, True, True]]\n")
     for field in ("path", "tokenizer", "max_length", "global_tokens", "batch_size"):
         assert f"\n  {field}: " in shown
 
