@@ -25,6 +25,7 @@ from sparse_patterns.kernels.block_sparse.library import missing
 from sparse_patterns.kernels.block_sparse.passes import ELEMENTS_AT_ONCE, block_size, passes
 from sparse_patterns.kernels.dropout import Dropout
 from sparse_patterns.kernels.global_rows import GlobalRows
+from sparse_patterns.kernels.guard_device import LOWEST
 from sparse_patterns.kernels.rates.read import rates
 from sparse_patterns.kernels.scores.terms import Distances, bias_gradient
 from sparse_patterns.lowering.plan import Plan
@@ -40,6 +41,7 @@ class XformersBlocksKernel(Kernel):
     """Block-sparse products of xformers, with masks and softmax of our own."""
 
     name = "xformers_blocks"
+    replaces_hidden = True
     tolerances: ClassVar[Mapping[torch.dtype, Tolerance]] = {
         torch.float64: Tolerance(1e-14, 2e-14),
         torch.float32: Tolerance(2e-6, 5e-6),
@@ -122,7 +124,8 @@ class XformersBlocksKernel(Kernel):
             terms = some.terms(distances)
             slope = terms.change(weights)
             some.hide(weights)
-            weights.sub_(some.by_row(some.take(shut, torch.inf))).exp_()
+            logs = some.take(shut, torch.inf)
+            weights.sub_(some.by_row(logs)).exp_()
             upstream = some.vectors(grad_out)
             grad = some.multiply(upstream, v)
             factors = Dropout(call, some.number).draw(torch.empty_like(weights))
@@ -133,6 +136,8 @@ class XformersBlocksKernel(Kernel):
             if some.half:
                 # The output is rounded: the sum of `grad * out` over a row is found without it.
                 own = some.row_sums(grad * weights)
+                # That of an undefined row would reach the pairs that it does not see.
+                own.masked_fill_(logs == LOWEST, 0)
                 if grad_lse is not None:
                     own -= some.take(grad_lse, 0)
             else:

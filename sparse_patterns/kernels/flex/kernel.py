@@ -30,6 +30,7 @@ from sparse_patterns.kernels.flex.lists import lists_of
 from sparse_patterns.kernels.flex.passes import backward_pass, forward_pass
 from sparse_patterns.kernels.flex.terms import recording, terms_of
 from sparse_patterns.kernels.global_rows import GlobalRows
+from sparse_patterns.kernels.guard_device import LOWEST
 from sparse_patterns.kernels.rates.read import rates, tolerances
 from sparse_patterns.kernels.scores.terms import Distances
 from sparse_patterns.lowering.blocks.lists import SIZE, variant_of
@@ -54,6 +55,7 @@ class FlexKernel(Kernel):
     """
 
     name = "flex"
+    replaces_hidden = True
     tolerances: ClassVar[Mapping[torch.dtype, Tolerance]] = {
         dtype: Tolerance(*allowed) for dtype, allowed in tolerances("flex").items()
     }
@@ -135,7 +137,7 @@ class FlexKernel(Kernel):
             )
         if call.q.numel() and call.k.numel() and not self.direct:
             # The forward pass counts the rows that others overwrite: nothing may come from them.
-            shut = rows.shut(lse) == torch.inf
+            shut, undefined = rows.shut(lse) == torch.inf, lse == LOWEST
             upstream, of_lse = grad_out, grad_lse
             if call.scores.sinks is not None:
                 upstream, of_lse = public.before_sinks(
@@ -144,8 +146,12 @@ class FlexKernel(Kernel):
             upstream = upstream.masked_fill(shut[..., None], 0)
             if not self.flash:
                 of_lse = torch.zeros_like(lse) if of_lse is None else of_lse
-                of_lse = of_lse.masked_fill(shut, 0).detach()
+                # A score that a row does not see has no gradient, not even of NaN.
+                of_lse = of_lse.masked_fill(undefined, torch.nan).masked_fill(shut, 0).detach()
+                upstream = upstream.masked_fill(undefined[..., None], 0)
             found = self._by_autograd(call, plan, (_whole(upstream), of_lse))
+            # A value is seen by the rows that see its key.
+            found[2].masked_fill_(found[1][..., :1].isnan(), torch.nan)
             for result, grad in zip(results, found, strict=False):
                 result.copy_(grad[..., : result.shape[3]])
         elif call.q.numel() and call.k.numel():
@@ -210,6 +216,7 @@ class FlexFlashKernel(FlexKernel):
 
     name = "flex_flash"
     by_name_only = True
+    replaces_hidden = False  # its backward pass takes no log-sum-exp of another's making
     flash = True
 
     def why_not(self, request: Request) -> list[str]:

@@ -50,6 +50,7 @@ class XformersFusedKernel(Kernel):
     """
 
     name = "xformers_fused"
+    replaces_hidden = True
     tolerances: ClassVar[Mapping[torch.dtype, Tolerance]] = {
         dtype: Tolerance(*allowed) for dtype, allowed in tolerances("xformers_fused").items()
     }

@@ -16,7 +16,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import sparse_patterns as sp
-from sparse_patterns.kernels import examples
+from sparse_patterns.kernels import examples, guard
 from sparse_patterns.kernels.base import Call, Kernel
 from sparse_patterns.kernels.block_sparse.kernel import XformersBlocksKernel
 from sparse_patterns.kernels.examples import Examples, examples_of, give
@@ -102,9 +102,9 @@ def call_of(pattern: sp.Pattern, **masks: Any) -> Call:
 
 
 def step(kernel: Kernel, call: Call) -> None:
-    """Run both passes, as two calls of the same tensors."""
-    out, lse = kernel.forward(call, call.request.plan)
-    kernel.backward(replace(call), call.request.plan, out, lse, out, None)
+    """Run both passes and the guard around them, as two calls of the same tensors."""
+    out, lse = guard.forward(kernel, call, call.request.plan)
+    guard.backward(kernel, replace(call), call.request.plan, out, lse, out, lse)
 
 
 @pytest.fixture
