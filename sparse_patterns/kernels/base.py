@@ -163,6 +163,10 @@ class Kernel(ABC):
         allowed = ", ".join(str(dtype).removeprefix("torch.") for dtype in self.tolerances)
         return [f"dtype {str(request.dtype).removeprefix('torch.')} is not one of {allowed}"]
 
+    def caveats(self, request: Request) -> list[str]:
+        """Return what a caller has to know of a request that can be served."""
+        return []
+
     @abstractmethod
     def seconds(self, request: Request, plan: Plan) -> float:
         """Return a rough estimate of the time of a forward pass, to compare kernels by."""

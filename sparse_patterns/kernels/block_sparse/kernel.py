@@ -8,8 +8,9 @@ rows far below it vanish. Here every row has its own.
 The heads of a group share a layout, so they are taken as examples of one head. That also avoids a
 flaw of the library with several heads where queries and keys have different lengths.
 
-Half types are multiplied as half types with sums in float32 (see `half`): the library would
-round every product to a half type, and add up in one.
+Half types are multiplied as half types with sums in float32 (see `products`): the library would
+round every product to a half type, and add up in one. Nor is it asked on a GPU, where it looks up
+the layout at every product and waits for the answer; there it need not be installed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,12 @@ from torch import Tensor
 
 from sparse_patterns.kernels.base import Call, Kernel, Request, Tolerance
 from sparse_patterns.kernels.block_sparse.library import missing
-from sparse_patterns.kernels.block_sparse.passes import ELEMENTS_AT_ONCE, block_size, passes
+from sparse_patterns.kernels.block_sparse.passes import (
+    ELEMENTS_AT_ONCE,
+    block_size,
+    passes,
+    uses_library,
+)
 from sparse_patterns.kernels.dropout import Dropout
 from sparse_patterns.kernels.global_rows import GlobalRows
 from sparse_patterns.kernels.guard_device import LOWEST
@@ -51,7 +57,9 @@ class XformersBlocksKernel(Kernel):
 
     def why_not(self, request: Request) -> list[str]:
         """Return the reasons why the request cannot be served, none if it can."""
-        reasons = [*super().why_not(request), *missing()]
+        reasons = super().why_not(request)
+        if uses_library(request.dtype, request.device):
+            reasons += missing()
         if request.device not in ELEMENTS_AT_ONCE:
             allowed = ", ".join(ELEMENTS_AT_ONCE)
             reasons.append(f"device {request.device!r} is not one of {allowed}")

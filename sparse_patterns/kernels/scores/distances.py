@@ -78,3 +78,11 @@ def add_at(total: Tensor, index: Tensor, values: Tensor) -> None:
         total.index_put_((index.flatten(),), values.flatten(), accumulate=True)
     else:
         total.index_add_(0, index.flatten(), values.flatten())
+
+
+def add_heads(total: Tensor, head: Tensor, values: Tensor) -> None:
+    """Add `values[n]` to `total[head[n]]`, in an order that is always the same."""
+    if total.is_cuda:
+        total.index_put_((head,), values, accumulate=True)
+    else:
+        total.index_add_(0, head, values)

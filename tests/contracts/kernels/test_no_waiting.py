@@ -92,11 +92,12 @@ PATTERNS = {
 }
 
 
-def call_of(pattern: sp.Pattern, **masks: Any) -> Call:
+def call_of(pattern: sp.Pattern, half: bool = True, **masks: Any) -> Call:
+    dtype = torch.bfloat16 if half else torch.float32
     case = make_case(pattern, LENGTH, heads=HEADS, kv_heads=HEADS)
-    request = request_of(case, torch.bfloat16, "cpu", head_dim=HEAD_DIM)
+    request = request_of(case, dtype, "cuda", head_dim=HEAD_DIM)
     request = replace(request, **{name: True for name in masks})
-    q = torch.empty(2, HEADS, LENGTH, HEAD_DIM, dtype=torch.bfloat16, device=META)
+    q = torch.empty(2, HEADS, LENGTH, HEAD_DIM, dtype=dtype, device=META)
     given = [masks.get(name) for name in ("key_mask", "global_mask", "segment_ids")]
     return Call(request, q, q, q, None, *given, 0.25, 0)
 
@@ -123,13 +124,14 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", [*KERNELS, "xformers_blocks float32"])
 def test_nothing_waits_after_the_first_step(name: str, pattern: str, made: list[object]) -> None:
-    kernel = KERNELS[name]()
-    step(kernel, call_of(PATTERNS[pattern]))
+    name, _, dtype = name.partition(" ")
+    kernel, half = KERNELS[name](), not dtype
+    step(kernel, call_of(PATTERNS[pattern], half))
     made.clear()
     with Waiting() as waiting:
-        step(kernel, call_of(PATTERNS[pattern]))
+        step(kernel, call_of(PATTERNS[pattern], half))
     assert waiting.found == []
     assert made == []
 
