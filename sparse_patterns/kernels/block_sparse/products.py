@@ -1,4 +1,4 @@
-"""Products over visible blocks: gathered, multiplied, and added up in an order that is always the same.
+"""Products over visible blocks: gathered, multiplied, added up in an order that is always the same.
 
 Half types are multiplied as half types with sums in float32, as tensor cores have them. Nothing is
 looked up in the layout on the way, for which a GPU would have to be waited for.
