@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sparse_patterns.kernels.adding import add_to
 from sparse_patterns.kernels.base import Call, Request, accumulation_dtype
 from sparse_patterns.kernels.block_sparse import products
 from sparse_patterns.kernels.block_sparse.library import library
@@ -196,7 +197,8 @@ class _Pass:
         """Return the sums of values in blocks over each row, `(batch, rows)`."""
         table = self.layout.table
         total = values.new_zeros(values.shape[0], table.rows, table.block)
-        return products.add_blocks(total, self.layout.row, values.sum(-1)).flatten(1)
+        add_to(total, [None, self.layout.row], values.sum(-1))
+        return total.flatten(1)
 
     def by_row(self, x: Tensor) -> Tensor:
         """Spread a number of each row over the blocks, `(batch, blocks, block, 1)`."""
@@ -215,7 +217,8 @@ class _Pass:
         top.scatter_reduce_(1, index, scores.amax(-1), "amax")
         shift = top.masked_fill(top == -torch.inf, 0)
         weights = scores.sub_(self.by_row(shift.flatten(1))).exp_()
-        total = products.add_blocks(scores.new_zeros(shape), row, weights.sum(-1))
+        total = scores.new_zeros(shape)
+        add_to(total, [None, row], weights.sum(-1))
         logs = (shift + total.log()).flatten(1)
         weights.div_(self.by_row(total.masked_fill(total == 0, 1).flatten(1)))
         return weights, logs
@@ -228,4 +231,4 @@ class _Pass:
     def add_to_keys(self, total: Tensor, x: Tensor) -> None:
         """Add gradients of keys or values to those of their key heads."""
         x = x[:, : total.shape[2]].unflatten(0, (len(self.examples), len(self.heads)))
-        total.index_put_(self.kv_at, x.to(total.dtype), accumulate=True)
+        add_to(total, self.kv_at, x.to(total.dtype))

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sparse_patterns.kernels.adding import add_to
+
 
 def scores(a: Tensor, b: Tensor, row: Tensor, column: Tensor, block: int) -> Tensor:
     """Return `a @ b.T` in the visible blocks.
@@ -46,7 +48,8 @@ def apply(values: Tensor, x: Tensor, row: Tensor, column: Tensor, rows: int) -> 
     taken = x.unflatten(1, (-1, block))[:, column]
     parts = product(values.to(x.dtype).flatten(0, 1), taken.flatten(0, 1))
     total = parts.new_zeros(batch, rows, block, x.shape[2])
-    return add_blocks(total, row, parts.unflatten(0, (batch, -1))).flatten(1, 2)
+    add_to(total, [None, row], parts.unflatten(0, (batch, -1)))
+    return total.flatten(1, 2)
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
@@ -57,17 +60,3 @@ def product(a: Tensor, b: Tensor) -> Tensor:
         return torch.bmm(a, b, out_dtype=torch.float32)
     # Of half types a product is exact in float32, so this is the same but for the order of sums.
     return a.float() @ b.float()
-
-
-def add_blocks(total: Tensor, row: Tensor, parts: Tensor) -> Tensor:
-    """Add the parts of each row of blocks to it, in place, in an order that is always the same.
-
-    Args:
-        total: `(batch, rows, ...)`.
-        row: int64 `(blocks,)`, row of each block.
-        parts: `(batch, blocks, ...)`.
-    """
-    if total.device.type == "cpu":
-        return total.index_add_(1, row, parts)
-    # This sorts the indices; adding without that leaves the order to the device.
-    return torch.ops.aten.index_put_(total, [None, row], parts, True)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import sparse_patterns as sp
 from sparse_patterns.kernels.block_sparse import library, passes, products
 from sparse_patterns.kernels.dispatch import KERNELS
-from sparse_patterns.kernels.scores.distances import add_heads
 from tests.contracts.kernels.cases import make_case
 from tests.contracts.kernels.holding import hold, request_of
 
@@ -79,29 +75,3 @@ def test_it_serves_a_gpu_without_the_library(monkeypatch: pytest.MonkeyPatch) ->
         assert kernel.why_not(request_of(case, dtype, "cuda")) == []
     [reason] = kernel.why_not(request_of(case, torch.float32, "cpu"))
     assert reason.startswith("xformers is not installed")
-
-
-def test_sums_on_a_device_are_sorted() -> None:
-    """By `index_put_`, which adds up in the order of the indices; on the CPU they are the same."""
-    row, parts = torch.tensor([2, 0, 2]), torch.randn(2, 3, 4, 5)
-    want = torch.zeros(2, 3, 4, 5).index_add_(1, row, parts)
-    found = torch.ops.aten.index_put_(torch.zeros(2, 3, 4, 5), [None, row], parts, True)
-    torch.testing.assert_close(found, want)
-    with FakeTensorMode(), Called() as called:
-        total, index = torch.empty(2, 3, 4, device="cuda"), torch.empty(3, device="cuda").long()
-        products.add_blocks(total, index, torch.empty(2, 3, 4, device="cuda"))
-        add_heads(total, torch.empty(5, device="cuda").long(), torch.empty(5, 3, 4, device="cuda"))
-    assert called.names.count("aten.index_put_.default") == 2
-    assert not any("index_add" in name or "scatter_add" in name for name in called.names)
-
-
-class Called(TorchDispatchMode):
-    """Collects the names of operators."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names.append(str(func))
-        return func(*args, **(kwargs or {}))
