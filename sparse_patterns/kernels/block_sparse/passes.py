@@ -75,7 +75,15 @@ class _Layout:
         self.row, self.column = table.row.to(device), table.column.to(device)
         partial = (table.kind != FULL).nonzero().flatten()
         self.partial = partial.to(device)
-        self.hidden = (~table.masks[table.kind[partial]]).to(device)
+        self.masks, self.kind = (~table.masks).to(device), table.kind[partial].to(device)
+
+    @property
+    def hidden(self) -> Tensor:
+        """What the partial blocks hide, bool `(partial blocks, block, block)`.
+
+        Blocks that are alike share a mask, so that kept it would take most of the memory.
+        """
+        return self.masks[self.kind]
 
     @cached_property
     def layout(self) -> Tensor:
