@@ -187,7 +187,7 @@ def test_a_kernel_that_brings_the_process_down_is_named_and_the_rest_runs(
 ) -> None:
     (tmp_path / "fragile.py").write_text(FRAGILE)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
-    found = command._in_processes(1.0, "fragile")
+    found = command._in_processes(10.0, "fragile")
     assert [(one.name, one.state) for one in found] == [
         ("first", RIGHT),
         ("down", FAILED),
