@@ -87,7 +87,7 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     torch.set_num_threads(threads)
 
 
-def run(place: Place, out: Path, minutes: str = "2") -> tuple[int, dict]:
+def run(place: Place, out: Path, minutes: str = "20") -> tuple[int, dict]:
     """The status and the file."""
     torch._dynamo.reset()
     status = command.main(["--minutes", minutes, "--out", str(out)], place)
