@@ -145,10 +145,15 @@ class Kernel(ABC):
         name: Name for `kernel=` and `explain`.
         tolerances: By dtype; a dtype that is not listed is not supported.
         by_name_only: Whether it runs only where it is named, never by "auto" or "tune".
+        replaces_hidden: Whether the scores of hidden pairs are replaced by -inf, whatever they are,
+            and weights of the backward pass come from the log-sum-exp that is given. Then nobody
+            waits for a GPU to learn whether there were numbers that are not finite (see
+            `kernels.guard_device`).
     """
 
     name: ClassVar[str]
     by_name_only: ClassVar[bool] = False
+    replaces_hidden: ClassVar[bool] = False
     tolerances: ClassVar[Mapping[torch.dtype, Tolerance]]
 
     def why_not(self, request: Request) -> list[str]:
@@ -157,6 +162,10 @@ class Kernel(ABC):
             return []
         allowed = ", ".join(str(dtype).removeprefix("torch.") for dtype in self.tolerances)
         return [f"dtype {str(request.dtype).removeprefix('torch.')} is not one of {allowed}"]
+
+    def caveats(self, request: Request) -> list[str]:
+        """Return what a caller has to know of a request that can be served."""
+        return []
 
     @abstractmethod
     def seconds(self, request: Request, plan: Plan) -> float:

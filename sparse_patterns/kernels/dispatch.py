@@ -112,6 +112,7 @@ class Verdict:
         reasons: Why it cannot serve; empty if it can.
         measured: Measured seconds of a forward pass, or of forward and backward where gradients are
             needed; None where `kernel="tune"` has not measured it.
+        caveats: What a caller has to know of it.
     """
 
     kernel: str
@@ -119,6 +120,7 @@ class Verdict:
     seconds: float | None
     reasons: tuple[str, ...]
     measured: float | None = None
+    caveats: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,7 @@ class Explanation:
             if verdict.measured is not None:
                 passes = "forward and backward" if self.needs_grad else "forward"
                 told += f", measured {verdict.measured * 1e3:.3g} ms {passes}"
+            told = "; ".join([told, *verdict.caveats])
             lines.append(f"  {verdict.kernel:<{width}}  {state:<8}  {told}")
         return "\n".join(lines)
 
@@ -294,5 +297,6 @@ def explain(
     for name, one in KERNELS.items():
         reasons = tuple(one.why_not(request))
         seconds = None if reasons else one.seconds(request, made)
-        verdicts.append(Verdict(name, one is best, seconds, reasons, measured.get(name)))
+        caveats = () if reasons else tuple(one.caveats(request))
+        verdicts.append(Verdict(name, one is best, seconds, reasons, measured.get(name), caveats))
     return Explanation(tuple(verdicts), made, needs_grad)

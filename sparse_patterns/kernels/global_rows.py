@@ -14,6 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from sparse_patterns.kernels.adding import add_to
 from sparse_patterns.kernels.base import Call, accumulation_dtype
 from sparse_patterns.kernels.dropout import Dropout
 from sparse_patterns.kernels.examples import Examples
@@ -135,7 +136,7 @@ class GlobalRows:
             grad_q[at] += (grad @ k * scale).to(grad_q.dtype)
             # Several query heads may share a key head. The queries are scaled already.
             for total, own in ((grad_k, grad.mT @ q), (grad_v, dropped.mT @ upstream)):
-                total[some.example].index_add_(0, some.kv_heads, own.to(total.dtype))
+                add_to(total[some.example], [some.kv_heads], own.to(total.dtype))
 
     def _find(self) -> Tensor | None:
         """Return the rows to overwrite, `(batch, heads, q_len)`."""

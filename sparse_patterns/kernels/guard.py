@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from sparse_patterns.kernels import exact
+from sparse_patterns.kernels import exact, guard_device
 from sparse_patterns.kernels.base import Call, Kernel, accumulation_dtype
 from sparse_patterns.kernels.dropout import Dropout
 from sparse_patterns.kernels.scores import sinks
@@ -56,6 +56,8 @@ def forward(kernel: Kernel, call: Call, plan: Plan) -> tuple[Tensor, Tensor]:
         call: The call.
         plan: Its plan.
     """
+    if guard_device.serves(kernel, call):
+        return guard_device.forward(kernel, call, plan, HARMLESS)
     if _unguarded(call):
         return _run(kernel, call, plan)
     found: tuple[Tensor, Tensor] | None = None
@@ -90,6 +92,8 @@ def backward(
         grad_lse: Gradient of the log-sum-exp, or None.
     """
     outcome = (out, lse, grad_out, grad_lse)
+    if guard_device.serves(kernel, call):
+        return guard_device.backward(kernel, call, plan, *outcome, HARMLESS)
     if _unguarded(call):
         return kernel.backward(call, plan, *outcome)
     grads: tuple[Tensor, ...] | None = None

@@ -8,8 +8,9 @@ rows far below it vanish. Here every row has its own.
 The heads of a group share a layout, so they are taken as examples of one head. That also avoids a
 flaw of the library with several heads where queries and keys have different lengths.
 
-Half types are multiplied as half types with sums in float32 (see `half`): the library would
-round every product to a half type, and add up in one.
+Half types are multiplied as half types with sums in float32 (see `products`): the library would
+round every product to a half type, and add up in one. Nor is it asked on a GPU, where it looks up
+the layout at every product and waits for the answer; there it need not be installed.
 """
 
 from __future__ import annotations
@@ -22,9 +23,15 @@ from torch import Tensor
 
 from sparse_patterns.kernels.base import Call, Kernel, Request, Tolerance
 from sparse_patterns.kernels.block_sparse.library import missing
-from sparse_patterns.kernels.block_sparse.passes import ELEMENTS_AT_ONCE, block_size, passes
+from sparse_patterns.kernels.block_sparse.passes import (
+    ELEMENTS_AT_ONCE,
+    block_size,
+    passes,
+    uses_library,
+)
 from sparse_patterns.kernels.dropout import Dropout
 from sparse_patterns.kernels.global_rows import GlobalRows
+from sparse_patterns.kernels.guard_device import LOWEST
 from sparse_patterns.kernels.rates.read import rates
 from sparse_patterns.kernels.scores.terms import Distances, bias_gradient
 from sparse_patterns.lowering.plan import Plan
@@ -40,6 +47,7 @@ class XformersBlocksKernel(Kernel):
     """Block-sparse products of xformers, with masks and softmax of our own."""
 
     name = "xformers_blocks"
+    replaces_hidden = True
     tolerances: ClassVar[Mapping[torch.dtype, Tolerance]] = {
         torch.float64: Tolerance(1e-14, 2e-14),
         torch.float32: Tolerance(2e-6, 5e-6),
@@ -49,7 +57,9 @@ class XformersBlocksKernel(Kernel):
 
     def why_not(self, request: Request) -> list[str]:
         """Return the reasons why the request cannot be served, none if it can."""
-        reasons = [*super().why_not(request), *missing()]
+        reasons = super().why_not(request)
+        if uses_library(request.dtype, request.device):
+            reasons += missing()
         if request.device not in ELEMENTS_AT_ONCE:
             allowed = ", ".join(ELEMENTS_AT_ONCE)
             reasons.append(f"device {request.device!r} is not one of {allowed}")
@@ -122,7 +132,8 @@ class XformersBlocksKernel(Kernel):
             terms = some.terms(distances)
             slope = terms.change(weights)
             some.hide(weights)
-            weights.sub_(some.by_row(some.take(shut, torch.inf))).exp_()
+            logs = some.take(shut, torch.inf)
+            weights.sub_(some.by_row(logs)).exp_()
             upstream = some.vectors(grad_out)
             grad = some.multiply(upstream, v)
             factors = Dropout(call, some.number).draw(torch.empty_like(weights))
@@ -133,6 +144,8 @@ class XformersBlocksKernel(Kernel):
             if some.half:
                 # The output is rounded: the sum of `grad * out` over a row is found without it.
                 own = some.row_sums(grad * weights)
+                # That of an undefined row would reach the pairs that it does not see.
+                own.masked_fill_(logs == LOWEST, 0)
                 if grad_lse is not None:
                     own -= some.take(grad_lse, 0)
             else:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sparse_patterns.kernels.adding import add_to
 from sparse_patterns.kernels.base import Call, Request, accumulation_dtype
-from sparse_patterns.kernels.block_sparse import half
+from sparse_patterns.kernels.block_sparse import products
 from sparse_patterns.kernels.block_sparse.library import library
 from sparse_patterns.kernels.scores.blocks import BlockTerms
 from sparse_patterns.kernels.scores.terms import Distances
@@ -28,6 +29,14 @@ ELEMENTS_AT_ONCE = {"cpu": 1 << 24, "cuda": 1 << 29}
 def block_size(request: Request) -> int:
     """Return the size of a block for a shape."""
     return SMALL if max(request.q_len, request.kv_len) <= SMALL_UP_TO else LARGE
+
+
+def uses_library(dtype: torch.dtype, device: str) -> bool:
+    """Return whether the products are those of xformers.
+
+    It rounds the products of half types, and on a GPU it waits for every layout.
+    """
+    return device == "cpu" and dtype.itemsize > 2
 
 
 def passes(call: Call, plan: Plan) -> Iterator[_Pass]:
@@ -59,18 +68,40 @@ def passes(call: Call, plan: Plan) -> Iterator[_Pass]:
 
 
 class _Layout:
-    """A block table as the library takes it, and turned over for the gradients of the keys."""
+    """A block table on a device, and as the library takes it, which it does on the CPU."""
 
     def __init__(self, table: Blocks, device: torch.device) -> None:
         self.table = table
         self.row, self.column = table.row.to(device), table.column.to(device)
-        self.layout = torch.zeros(1, table.rows, table.columns, dtype=torch.bool, device=device)
-        self.layout[0, self.row, self.column] = True
-        self.turned = self.layout.transpose(1, 2).contiguous()
-        self.order = (self.column * table.rows + self.row).argsort()
         partial = (table.kind != FULL).nonzero().flatten()
         self.partial = partial.to(device)
-        self.hidden = ~table.masks[table.kind[partial]].to(device)
+        self.masks, self.kind = (~table.masks).to(device), table.kind[partial].to(device)
+
+    @property
+    def hidden(self) -> Tensor:
+        """What the partial blocks hide, bool `(partial blocks, block, block)`.
+
+        Blocks that are alike share a mask, so that kept it would take most of the memory.
+        """
+        return self.masks[self.kind]
+
+    @cached_property
+    def layout(self) -> Tensor:
+        """As the library takes it, bool `(1, rows, columns)` on the CPU."""
+        table = self.table
+        layout = torch.zeros(1, table.rows, table.columns, dtype=torch.bool, device="cpu")
+        layout[0, table.row, table.column] = True
+        return layout
+
+    @cached_property
+    def turned(self) -> Tensor:
+        """The same with rows and columns changed."""
+        return self.layout.transpose(1, 2).contiguous()
+
+    @cached_property
+    def order(self) -> Tensor:
+        """The order of the blocks in `turned`, int64 `(blocks,)`."""
+        return (self.table.column * self.table.rows + self.table.row).argsort()
 
 
 @dataclass
@@ -98,6 +129,7 @@ class _Pass:
         self.dtype = accumulation_dtype(self.call.q.dtype)
         self.half = self.call.q.dtype.itemsize == 2
         self.factor_dtype = self.call.q.dtype if self.half else self.dtype
+        self.by_library = uses_library(self.call.q.dtype, device.type)
 
     def terms(self, distances: Distances | None) -> BlockTerms:
         """Return what changes the scores of these heads."""
@@ -128,9 +160,9 @@ class _Pass:
 
     def multiply(self, a: Tensor, b: Tensor) -> Tensor:
         """Return `a @ b.T` in the visible blocks, `(batch, blocks, block, block)`."""
-        if self.half:
+        if not self.by_library:
             layout = self.layout
-            return half.scores(a, b, layout.row, layout.column, layout.table.block)
+            return products.scores(a, b, layout.row, layout.column, layout.table.block)
         masked_matmul, sparse = library()
         size = self.layout.table.block
         shape = sparse(a.new_empty(1, 0, size, size), self.layout.layout)
@@ -140,12 +172,12 @@ class _Pass:
 
     def apply(self, values: Tensor, x: Tensor, turned: bool = False) -> Tensor:
         """Return the block-sparse matrix times `x`; with `turned`, its transpose times `x`."""
-        if self.half:
+        if not self.by_library:
             row, column, count = self.layout.row, self.layout.column, self.layout.table.rows
             if turned:
                 row, column, count = column, row, self.layout.table.columns
                 values = values.transpose(-2, -1)
-            return half.apply(values, x, row, column, count)
+            return products.apply(values, x, row, column, count)
         _, sparse = library()
         layout = self.layout.layout
         if turned:
@@ -173,7 +205,8 @@ class _Pass:
         """Return the sums of values in blocks over each row, `(batch, rows)`."""
         table = self.layout.table
         total = values.new_zeros(values.shape[0], table.rows, table.block)
-        return total.index_add_(1, self.layout.row, values.sum(-1)).flatten(1)
+        add_to(total, [None, self.layout.row], values.sum(-1))
+        return total.flatten(1)
 
     def by_row(self, x: Tensor) -> Tensor:
         """Spread a number of each row over the blocks, `(batch, blocks, block, 1)`."""
@@ -192,7 +225,8 @@ class _Pass:
         top.scatter_reduce_(1, index, scores.amax(-1), "amax")
         shift = top.masked_fill(top == -torch.inf, 0)
         weights = scores.sub_(self.by_row(shift.flatten(1))).exp_()
-        total = scores.new_zeros(shape).index_add_(1, row, weights.sum(-1))
+        total = scores.new_zeros(shape)
+        add_to(total, [None, row], weights.sum(-1))
         logs = (shift + total.log()).flatten(1)
         weights.div_(self.by_row(total.masked_fill(total == 0, 1).flatten(1)))
         return weights, logs
@@ -205,4 +239,4 @@ class _Pass:
     def add_to_keys(self, total: Tensor, x: Tensor) -> None:
         """Add gradients of keys or values to those of their key heads."""
         x = x[:, : total.shape[2]].unflatten(0, (len(self.examples), len(self.heads)))
-        total.index_put_(self.kv_at, x.to(total.dtype), accumulate=True)
+        add_to(total, self.kv_at, x.to(total.dtype))

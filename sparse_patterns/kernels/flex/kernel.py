@@ -30,8 +30,9 @@ from sparse_patterns.kernels.flex.lists import lists_of
 from sparse_patterns.kernels.flex.passes import backward_pass, forward_pass
 from sparse_patterns.kernels.flex.terms import recording, terms_of
 from sparse_patterns.kernels.global_rows import GlobalRows
+from sparse_patterns.kernels.guard_device import LOWEST
 from sparse_patterns.kernels.rates.read import rates, tolerances
-from sparse_patterns.kernels.scores.terms import Distances
+from sparse_patterns.kernels.scores.terms import Distances, bias_gradient
 from sparse_patterns.lowering.blocks.lists import SIZE, variant_of
 from sparse_patterns.lowering.plan import Plan
 
@@ -40,6 +41,9 @@ MIN_HEAD_DIM, MAX_HEAD_DIM = 16, 256
 
 COMPILATIONS = 64
 """Compilations kept of each pass, one for each shape, type and variant; beyond, an error."""
+
+LARGEST_STEP = (1 << 31) - 1
+"""Elements from the first to the last row of a head that torch's kernels count (pytorch#190857)."""
 
 DYNAMIC = {1: (3,), 3: (3,), 5: (3,), 7: (3,), 9: (0,), 10: (0,), 11: (0,), 12: (0,)}
 """Dimensions of `BlockLists.tensors()` that differ from layer to layer."""
@@ -54,6 +58,7 @@ class FlexKernel(Kernel):
     """
 
     name = "flex"
+    replaces_hidden = True
     tolerances: ClassVar[Mapping[torch.dtype, Tolerance]] = {
         dtype: Tolerance(*allowed) for dtype, allowed in tolerances("flex").items()
     }
@@ -63,10 +68,13 @@ class FlexKernel(Kernel):
     def __init__(self, backend: str | Callable[..., Any] | None = "inductor") -> None:
         self.backend = backend
 
-    @property
-    def direct(self) -> bool:
-        """Whether the backward operator is called by itself."""
-        return not self.flash and public.is_direct()
+    def is_direct(self, call: Call) -> bool:
+        """Return whether the backward operator is called by itself.
+
+        By itself, the compiler finds no derivative of a capped score, nor one for a bias.
+        """
+        changed = call.scores.softcap is not None or call.scores.bias_grad
+        return not self.flash and not changed and public.is_direct()
 
     def why_not(self, request: Request) -> list[str]:
         """Return the reasons why the request cannot be served, none if it can."""
@@ -77,16 +85,20 @@ class FlexKernel(Kernel):
             reasons.append(f"runs on CUDA only, not on {request.device!r}")
         if request.dropout_p:
             reasons.append("FlexAttention has no dropout; set dropout_p=0")
-        if request.softcap and request.needs_grad:
-            reasons.append("torch's compiler finds no derivative of a capped score here (softcap)")
-        if request.bias_grad:
+        if request.bias_grad and torch.are_deterministic_algorithms_enabled():
             reasons.append(
-                "FlexAttention sums the gradients of a bias in an order that differs between runs "
-                "(distance_bias)"
+                "FlexAttention sums the gradient of a bias in an order that differs between runs, "
+                "and torch.use_deterministic_algorithms is on (distance_bias)"
             )
         if request.head_dim > MAX_HEAD_DIM:
             reasons.append(f"head_dim must be <= {MAX_HEAD_DIM}, got {request.head_dim}")
         return reasons
+
+    def caveats(self, request: Request) -> list[str]:
+        """Return what a caller has to know of a request that can be served."""
+        if not request.bias_grad:
+            return []
+        return ["the gradient of distance_bias differs in its last bits from run to run"]
 
     def seconds(self, request: Request, plan: Plan) -> float:
         """Estimate the time from the full and the partial blocks."""
@@ -125,7 +137,8 @@ class FlexKernel(Kernel):
         grad_lse: Tensor | None,
     ) -> tuple[Tensor, ...]:
         """Return the gradients; see `Kernel.backward`."""
-        rows = GlobalRows(call, plan, Distances.of_call(call))
+        distances = Distances.of_call(call, backward=True)
+        rows = GlobalRows(call, plan, distances)
         inputs = (call.q, call.k, call.v, *(call.global_qkv or ()))
         dtype = call.q.dtype if rows.overwritten is None else rows.dtype
         results = tuple(torch.zeros(x.shape, dtype=dtype, device=x.device) for x in inputs)
@@ -133,9 +146,9 @@ class FlexKernel(Kernel):
             raise ValueError(
                 f"kernel {self.name!r} takes no gradient of the log-sum-exp; use kernel='flex'"
             )
-        if call.q.numel() and call.k.numel() and not self.direct:
+        if call.q.numel() and call.k.numel() and not self.is_direct(call):
             # The forward pass counts the rows that others overwrite: nothing may come from them.
-            shut = rows.shut(lse) == torch.inf
+            shut, undefined = rows.shut(lse) == torch.inf, lse == LOWEST
             upstream, of_lse = grad_out, grad_lse
             if call.scores.sinks is not None:
                 upstream, of_lse = public.before_sinks(
@@ -144,10 +157,17 @@ class FlexKernel(Kernel):
             upstream = upstream.masked_fill(shut[..., None], 0)
             if not self.flash:
                 of_lse = torch.zeros_like(lse) if of_lse is None else of_lse
-                of_lse = of_lse.masked_fill(shut, 0).detach()
+                # A score that a row does not see has no gradient, not even of NaN.
+                of_lse = of_lse.masked_fill(undefined, torch.nan).masked_fill(shut, 0).detach()
+                upstream = upstream.masked_fill(undefined[..., None], 0)
             found = self._by_autograd(call, plan, (_whole(upstream), of_lse))
-            for result, grad in zip(results, found, strict=False):
+            # A value is seen by the rows that see its key.
+            found[2].masked_fill_(found[1][..., :1].isnan(), torch.nan)
+            for result, grad in zip(results, found[:3], strict=False):
                 result.copy_(grad[..., : result.shape[3]])
+            if distances is not None and distances.grad is not None:
+                # That of all examples together, where they have the same bias.
+                distances.grad[: found[3].shape[0]] += found[3]
         elif call.q.numel() and call.k.numel():
             # The operator counts in powers of two.
             logs = rows.shut(lse) / math.log(2)
@@ -157,7 +177,8 @@ class FlexKernel(Kernel):
             for result, grad in zip(results, grads, strict=False):
                 result.copy_(grad[..., : result.shape[3]])
         rows.add_gradients(out, lse, grad_out, grad_lse, results)
-        return tuple(result.to(x.dtype) for result, x in zip(results, inputs, strict=True))
+        grads = tuple(result.to(x.dtype) for result, x in zip(results, inputs, strict=True))
+        return (*grads, *bias_gradient(distances))
 
     def _run(
         self,
@@ -176,9 +197,10 @@ class FlexKernel(Kernel):
     def _by_autograd(
         self, call: Call, plan: Plan, upstream: tuple[Tensor, Tensor | None]
     ) -> tuple[Tensor, ...]:
-        """Return the gradients of queries, keys and values through the public function."""
+        """Return the gradients through the public function; see `public.gradients`."""
         with self._ready(forward_pass, call, plan) as (ready, arguments):
-            return public.gradients(ready, _inputs(call), arguments, upstream)
+            bias = arguments[-1][0] if call.scores.bias_grad else None
+            return public.gradients(ready, _inputs(call), arguments, upstream, bias)
 
     @contextmanager
     def _ready(
@@ -210,6 +232,7 @@ class FlexFlashKernel(FlexKernel):
 
     name = "flex_flash"
     by_name_only = True
+    replaces_hidden = False  # its backward pass takes no log-sum-exp of another's making
     flash = True
 
     def why_not(self, request: Request) -> list[str]:
@@ -278,4 +301,5 @@ def _whole(x: Tensor) -> Tensor:
     missing = MIN_HEAD_DIM - x.shape[3]
     if missing > 0:
         return functional.pad(x, (0, missing))
-    return x.contiguous() if x.stride(3) != 1 or 0 in x.stride() else x
+    far = x.stride(2) * x.shape[2] > LARGEST_STEP
+    return x.contiguous() if x.stride(3) != 1 or 0 in x.stride() or far else x

@@ -45,8 +45,11 @@ def gradients(
     inputs: tuple[Tensor, ...],
     arguments: tuple[Any, ...],
     upstream: tuple[Tensor, Tensor | None],
+    bias: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
-    """Return the gradients of queries, keys and values by autograd.
+    """Return the gradients of queries, keys and values by autograd, and of a bias if there is one.
+
+    That of a bias is `(batch or 1, heads, distances)`.
 
     Args:
         forward: The forward pass, compiled or not: output and log-sum-exp.
@@ -54,12 +57,22 @@ def gradients(
         arguments: The other arguments of the forward pass.
         upstream: Gradients of the output and of the log-sum-exp, the second None for a forward pass
             that has none.
+        bias: That of the last of the arguments (see `terms`), or None.
     """
     with recording():
         leaves = tuple(x.detach().requires_grad_() for x in inputs)
+        wanted = leaves
+        if bias is not None:
+            own = bias.detach().requires_grad_()
+            *first, terms = arguments
+            arguments = (*first, (own, *terms[1:]))
+            wanted = (*leaves, own)
         results = forward(leaves, *arguments)
         given = [grad for grad in upstream if grad is not None]
-        return torch.autograd.grad(results[: len(given)], leaves, given)
+        grads = torch.autograd.grad(results[: len(given)], wanted, given)
+    if bias is None or bias.ndim == 3:
+        return grads
+    return (*grads[:3], grads[3][None])
 
 
 def before_sinks(

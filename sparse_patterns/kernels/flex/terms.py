@@ -77,6 +77,9 @@ def _biased(terms: FlexTerms, score: Tensor, b: Tensor, h: Tensor, q: Tensor, k:
         return score
     # Called with places behind the last query and key, too.
     index = (place[0] + k - q).clamp(0, values.shape[-1] - 1)
+    if values.requires_grad:
+        # FlexAttention knows the gradient of what is read by brackets.
+        return score + (values[h, index] if values.ndim == 2 else values[b, h, index])
     at = [h, index] if values.ndim == 2 else [b, h, index]
     # By brackets, a place that is a tensor would be read on the host.
     return score + torch.ops.aten.index.Tensor(values, at)

@@ -50,6 +50,7 @@ class XformersFusedKernel(Kernel):
     """
 
     name = "xformers_fused"
+    replaces_hidden = True
     tolerances: ClassVar[Mapping[torch.dtype, Tolerance]] = {
         dtype: Tolerance(*allowed) for dtype, allowed in tolerances("xformers_fused").items()
     }
@@ -92,6 +93,12 @@ class XformersFusedKernel(Kernel):
             )
         told = [reason for group in request.plan.groups for reason in group.fused.reasons]
         return [*reasons, *dict.fromkeys(told)]
+
+    def caveats(self, request: Request) -> list[str]:
+        """Return what a caller has to know of a request that can be served."""
+        if not request.needs_grad:
+            return []
+        return ["gradients differ in their last bits from run to run"]
 
     def machine_reasons(self, request: Request) -> list[str]:
         """Return what the machine or its software lacks."""

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sparse_patterns.kernels.base import Call, accumulation_dtype
+from sparse_patterns.kernels.fused import pieces
 from sparse_patterns.kernels.fused.merge import Merge, Sum
 from sparse_patterns.kernels.fused.operator import Operator
 from sparse_patterns.kernels.fused.select import Chosen
@@ -160,7 +161,8 @@ def run_backward(
             upstream = torch.cat([upstream, upstream.new_ones((*upstream.shape[:3], more))], 3)
             result = torch.cat([result, _halves(-queries.take(column), result.dtype)], 3)
         q, k, v = (_aligned(x, more) for x in _take(inputs, partial))
-        grads = operator.backward(
+        grads = pieces.backward(
+            operator,
             _aligned(upstream),
             _aligned(result),
             queries.take(logs).transpose(1, 2).contiguous(),

@@ -67,8 +67,9 @@ class TorchFlashOperator:
         packed, numbers, window = _arguments(shape, q, k)
         tensors = [grad.contiguous(), q, k, v, out, lse]
         causal = window["window_size_left"] < 0 and window["window_size_right"] == 0
-        # State of a random generator, which nothing reads without dropout.
-        state = torch.zeros(2, dtype=torch.uint64, device=q.device)
+        # State of a random generator, which nothing reads without dropout. Few operators know its
+        # type.
+        state = torch.zeros(2, dtype=torch.int64, device=q.device).view(torch.uint64)
         grads = torch.ops.aten._flash_attention_backward(
             *([x[0] for x in tensors] if packed else tensors),
             *numbers,

@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sparse_patterns.kernels.adding import add_to
+
 
 def spread(table: Tensor, low: int, high: int) -> Tensor:
     """Return the entries of the distances `low .. high`, `(..., high - low + 1)`.
@@ -72,9 +74,5 @@ def diagonal_sums(x: Tensor) -> Tensor:
 
 
 def add_at(total: Tensor, index: Tensor, values: Tensor) -> None:
-    """Add values to the entries `index` of a vector, in an order that is always the same."""
-    if total.is_cuda:
-        # This sorts the indices; adding without that leaves the order to the device.
-        total.index_put_((index.flatten(),), values.flatten(), accumulate=True)
-    else:
-        total.index_add_(0, index.flatten(), values.flatten())
+    """Add values to the entries `index` of a vector; see `add_to`."""
+    add_to(total, [index.flatten()], values.flatten())

@@ -87,7 +87,7 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     torch.set_num_threads(threads)
 
 
-def run(place: Place, out: Path, minutes: str = "2") -> tuple[int, dict]:
+def run(place: Place, out: Path, minutes: str = "20") -> tuple[int, dict]:
     """The status and the file."""
     torch._dynamo.reset()
     status = command.main(["--minutes", minutes, "--out", str(out)], place)
@@ -187,7 +187,7 @@ def test_a_kernel_that_brings_the_process_down_is_named_and_the_rest_runs(
 ) -> None:
     (tmp_path / "fragile.py").write_text(FRAGILE)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
-    found = command._in_processes(1.0, "fragile")
+    found = command._in_processes(10.0, "fragile")
     assert [(one.name, one.state) for one in found] == [
         ("first", RIGHT),
         ("down", FAILED),

@@ -63,6 +63,32 @@ def test_changed_scores_give_their_gradients(names: tuple[str, ...], own: bool) 
     hold_scores("flex", HARD["a whole window of padding"], names, learned_bias=False)
 
 
+@pytest.mark.parametrize(
+    ("version", "backend"),
+    [((2, 13), "count"), pytest.param((2, 10), "aot_eager", marks=pytest.mark.long)],
+)
+def test_a_compiled_model_learns_its_bias_and_has_a_cap(
+    monkeypatch: pytest.MonkeyPatch, version: tuple[int, int], backend: str
+) -> None:
+    """By any torch, also by one that calls the backward operator where scores are plain."""
+    import torch.nn.attention.flex_attention as library
+
+    torch._dynamo.reset()
+    counter = Counter()
+    monkeypatch.setattr(library, "_validate_device", lambda *inputs: None)
+    monkeypatch.setattr(public, "version", lambda: version)
+    kernel = EmulatedFlex(counter if backend == "count" else backend)
+    monkeypatch.setitem(KERNELS, "flex", kernel)
+    case = make_case(sp.Window(9, 9) | sp.Global((0, 50)), 97)
+    try:
+        for own in (False, True):
+            hold_scores("flex", case, CHANGES, torch.float32, own=own)
+        assert counter.graphs == (2 if backend == "count" else 0)
+    finally:
+        flex.forget()
+        torch._dynamo.reset()
+
+
 def test_autograd_records_inside_an_operator() -> None:
     found = []
 

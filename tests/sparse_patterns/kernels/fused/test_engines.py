@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import sparse_patterns as sp
-from sparse_patterns.kernels.dispatch import KERNELS
+from sparse_patterns.kernels.dispatch import KERNELS, Explanation
 from sparse_patterns.kernels.fused import engines, torch_flash, xformers
 from sparse_patterns.kernels.fused.kernel import XformersFusedKernel
 from sparse_patterns.kernels.fused.operator import Shape
@@ -139,18 +139,15 @@ def test_explain_names_only_what_is_missing(
     monkeypatch.setattr(public, "find_spec", lambda name: None)
     installed(xformers="0.0.35")
 
+    def explained() -> Explanation:
+        fields = {"heads": 2, "dtype": torch.bfloat16, "device": "cuda", "needs_grad": True}
+        return sp.explain(sp.Window(64, 64), 512, **fields)
+
     def told() -> dict[str, tuple[str, ...]]:
-        made = sp.explain(
-            sp.Window(64, 64),
-            512,
-            heads=2,
-            dtype=torch.bfloat16,
-            device="cuda",
-            needs_grad=True,
-        )
-        return {one.kernel: one.reasons for one in made.verdicts}
+        return {one.kernel: one.reasons for one in explained().verdicts}
 
     found = told()
+    assert "; gradients differ in their last bits from run to run" in str(explained())
     assert found["flex"] == found["xformers_fused"] == ()
     flash = [why for why in found["flex_flash"] if "flash_attn.cute" not in why]
     old = [f"torch {version} has no backend FLASH that takes block masks in both passes"]
