@@ -27,15 +27,33 @@ def mapping(words: Iterable[str]) -> dict[str, Any]:
     """Read `FIELD=VALUE` words; values are YAML, so that numbers and lists get their types.
 
     Raises:
-        UsageError: A word has no `=`.
+        UsageError: A word has no `=`, or its value is not YAML.
     """
-    from omegaconf import OmegaConf
-
     fields: dict[str, Any] = {}
     for word in words:
         name, equals, value = word.partition("=")
         if not equals or not name:
             raise UsageError(f"expected FIELD=VALUE, got {word!r}")
-        read = OmegaConf.create(f"value: {value}")
-        fields[name] = OmegaConf.to_container(read)["value"]
+        fields[name] = read_yaml(value, f"the value of {word!r} is nothing")
     return fields
+
+
+def read_yaml(text: str, what: str) -> Any:
+    """Read YAML.
+
+    Args:
+        text: What a user wrote.
+        what: Start of the message, as in "X is nothing".
+
+    Raises:
+        UsageError: The text is not YAML.
+    """
+    from omegaconf import OmegaConf
+
+    try:
+        # A copy of plain data: references to other values are none here.
+        return OmegaConf.to_container(OmegaConf.create(f"value: {text}"))["value"]
+    except Exception as error:  # those of the YAML library under OmegaConf have no common base
+        raise UsageError(
+            f"{what} that can be read as YAML or JSON; a bracket, comma or quote may be missing"
+        ) from error

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lit_modules.commands.arguments import Parser, mapping
+from lit_modules.commands.arguments import Parser, mapping, read_yaml
 from lit_modules.commands.configs.shipped import pattern_path
 from lit_modules.commands.early.check import check_file
 from lit_modules.commands.early.registered import PATTERNS
@@ -212,14 +212,6 @@ def _read(text: str) -> Any:
     """Read a pattern that is written out.
 
     Raises:
-        UsageError: The text is neither YAML nor JSON.
+        UsageError: The text is not YAML, which JSON is too.
     """
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(
-            f"pattern {text!r} is neither a name nor a pattern that can be read as YAML or JSON; "
-            "a bracket, comma or quote may be missing"
-        ) from error
+    return read_yaml(text, f"pattern {text!r} is neither a name nor a pattern")

@@ -85,10 +85,12 @@ def backward(
         return kernel.backward(call, plan, out, lse, grad_out, grad_lse)
     inputs: list[Tensor] = []
     queries: list[Tensor] = []
-    for triple, fine in _triples(call, harmless):
-        inputs += [_only(x, rows, 0) for x, rows in zip(triple, fine, strict=True)]
-        queries.append(fine[0])
-    fine = queries[0] if len(queries) == 1 else torch.where(_own(call, plan), *queries[::-1])
+    for triple, finite in _triples(call, harmless):
+        inputs += [_only(x, rows, 0) for x, rows in zip(triple, finite, strict=True)]
+        queries.append(finite[0])
+    fine: Tensor = queries[0]
+    if len(queries) > 1:
+        fine = torch.where(_own(call, plan), queries[1], queries[0])
     fine = fine & ~lse.isnan() & _within(grad_out, _bound(call, harmless))
     if grad_lse is not None:
         fine = fine & grad_lse.isfinite()

@@ -38,10 +38,18 @@ def backward(
         return operator.backward(grad, out, lse, q, k, v, shape, scale)
     found = []
     for some, rows, keys in _pieces(shape, at_once):
-        of_rows = [x[:, rows] for x in (grad, out)]
         logs = lse[:, :, rows].contiguous()
         found.append(
-            operator.backward(*of_rows, logs, q[:, rows], k[:, keys], v[:, keys], some, scale)
+            operator.backward(
+                grad[:, rows],
+                out[:, rows],
+                logs,
+                q[:, rows],
+                k[:, keys],
+                v[:, keys],
+                some,
+                scale,
+            )
         )
     grad_q, grad_k, grad_v = (torch.cat(parts, 1) for parts in zip(*found, strict=True))
     return grad_q, grad_k, grad_v
