@@ -20,7 +20,7 @@ the forward pass and the backward pass could decide differently.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -43,6 +43,9 @@ That is 2.6e15 for float32, and leaves a factor of 5e7 for the size of a head.
 
 PAIRS_AT_ONCE = 1 << 20
 """Pairs of repaired rows that are computed at once."""
+
+PRECISE = (torch.float32, torch.float64)
+"""Types whose sums are held in the type itself."""
 
 STREAMS = 1 << 40
 """Numbers of random streams from here on are those of repaired rows."""
@@ -97,9 +100,9 @@ def backward(
     if _unguarded(call):
         return kernel.backward(call, plan, *outcome)
     grads: tuple[Tensor, ...] | None = None
-    if not call.request.dropout_p and _total(lse) < torch.inf:
+    if not call.request.dropout_p and _total([lse]) < torch.inf:
         grads = kernel.backward(call, plan, *outcome)
-        if math.isfinite(_total(*grads)):
+        if math.isfinite(_total(grads)):
             return grads
     repair = _Repair(kernel, call, plan, grad_out, grad_lse)
     if repair.needed:
@@ -119,24 +122,27 @@ def _unguarded(call: Call) -> bool:
     return call.q.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
-def _total(*results: Tensor) -> float:
+def _sum(x: Tensor) -> Tensor:
     """Return the sum of all elements, which is not finite if one of them is not."""
-    sums = [
-        x.sum() if x.dtype in (torch.float32, torch.float64) else x.sum(dtype=torch.float32)
-        for x in results
-    ]
-    if results[0].device.type == "cpu":
-        # A third of the time of adding tensors, which is a good part of a short call.
-        return sum(one.item() for one in sums)
-    return float(sum(sums[1:], sums[0]))
+    return x.sum() if x.dtype in PRECISE else x.sum(dtype=torch.float32)
+
+
+def _total(results: Iterable[Tensor]) -> float:
+    """Return the sum of all elements of all results, read at once from another device."""
+    first, *others = (_sum(x) for x in results)
+    if first.is_cpu:
+        return sum((one.item() for one in others), first.item())
+    return float(sum(others, first))
 
 
 def _suspicious(call: Call, out: Tensor, lse: Tensor) -> bool:
     """Return whether the results of a forward pass call for a look at the inputs."""
-    total = _total(out, lse)
-    if math.isfinite(total):
+    # Of a short call, every operation here is a part that can be measured.
+    sums = _sum(out), _sum(lse)
+    total, logs = (sums[0].item(), sums[1].item()) if out.is_cpu else torch.stack(sums).tolist()
+    if math.isfinite(total + logs):
         return False
-    if total != -torch.inf or not math.isfinite(_total(out)):
+    if logs != -torch.inf or not math.isfinite(total):
         return True
     # The log-sum-exp holds -inf and numbers only. Are these rows padded, or do they see nothing but
     # scores of -inf?

@@ -49,7 +49,12 @@ class SdpaKernel(Kernel):
     def why_not(self, request: Request) -> list[str]:
         """Return the reasons why the request cannot be served, none if it can."""
         reasons = super().why_not(request)
-        if request.device not in ("cpu", "meta"):
+        if request.device == "mps":
+            # `_scaled_dot_product_attention_math_for_mps` returns weights of all pairs instead.
+            reasons.append(
+                "torch's attention for MPS gives no log-sum-exp, which the backward pass is made of"
+            )
+        elif request.device not in ("cpu", "meta"):
             reasons.append(f"runs on the CPU only, not on {request.device!r}")
         if request.dropout_p:
             reasons.append("torch's operator for the CPU has no dropout with a seed of its own")

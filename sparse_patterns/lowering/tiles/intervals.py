@@ -28,7 +28,8 @@ def interval_part(conjunct: Conjunct, earlier: list[Conjunct], q: Tensor, kv_len
     if not seen.any():
         return empty
     if listed is None:
-        height = tile_rows(float(((high - low) // step + 1)[seen].float().mean()))
+        width = float(((high - low) // step + 1)[seen].float().mean())
+        height = tile_rows(width, slides=not conjunct.blocks)
     else:
         height = column_rows(low, high)
     starts, rows = cut_queries(conjunct, q, kv_len, step, height)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,7 @@ from sparse_patterns.lowering.tiles.masks import evaluate_pairs, may_overlap, wi
 from sparse_patterns.lowering.tiles.runs import PlanPart
 from sparse_patterns.lowering.tiles.tiles import MAX_ROWS, RUN_PAIRS, Tiles, unique_rows
 from sparse_patterns.spec.atoms import BlockTable
-from sparse_patterns.spec.base import Pattern
+from sparse_patterns.spec.base import Full, Intersection, Pattern, intersection
 from sparse_patterns.spec.binding import BoundRandomBlocks
 from sparse_patterns.spec.block_layouts import table_pairs
 
@@ -55,7 +57,7 @@ def layout_parts(
     masks = inside & (key < kv_len)[:, None, :]
     if masks.numel() and not conjunct.dynamic:
         position = (q[starts][:, None] + row)[tile[exact]]
-        pattern = without(conjunct, earlier)
+        pattern = _beside_layout(conjunct, earlier)
         masks &= evaluate_pairs(pattern, position, key.clamp(max=kv_len - 1), kv_len)
     seen = torch.ones_like(exact)
     seen[exact] = masks.flatten(1).any(1)
@@ -76,6 +78,14 @@ def layout_parts(
         )
         parts.extend(found)
     return parts
+
+
+def _beside_layout(conjunct: Conjunct, earlier: list[Conjunct]) -> Pattern:
+    """Return what a conjunct says of the blocks that its table names, less earlier conjuncts."""
+    static = conjunct.static
+    literals = static.parts if isinstance(static, Intersection) else (static,)
+    own = intersection(Full(), *(one for one in literals if one != conjunct.layout))
+    return without(replace(conjunct, static=own), earlier)
 
 
 def _gathered_parts(

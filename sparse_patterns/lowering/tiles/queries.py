@@ -16,9 +16,15 @@ MAX_STEP_WITH_EDGES = 16
 """Dilation up to which the ends of a sequence are tiles of their own."""
 
 
-def tile_rows(width: float) -> int:
-    """Return how many query rows a tile takes for keys of a mean width."""
-    return 32 if width <= 96 else 64 if width <= 1024 else MAX_ROWS
+def tile_rows(width: float, slides: bool) -> int:
+    """Return how many query rows a tile takes for keys of a mean width.
+
+    Args:
+        width: Keys that a query sees, about.
+        slides: Whether neighbouring queries see other keys: then a taller tile computes more pairs
+            that nobody sees.
+    """
+    return 32 if width <= (224 if slides else 96) else 64 if width <= 1024 else MAX_ROWS
 
 
 def column_rows(low: Tensor, high: Tensor) -> int:

@@ -45,11 +45,33 @@ class Tiles:
 
     def to_runs(self) -> tuple[TileRun, ...]:
         """Group the tiles to as few runs as a greedy scan finds, in one of two orders."""
+        whole = self._one_run()
+        if whole is not None:
+            return (whole,)
         by_row = self._scan(torch.arange(self.q_start.numel(), device="cpu"))
         if self.step == 1 or len(by_row) <= 2:
             return by_row
         by_start = self._scan(self.q_start.argsort(stable=True))
         return min(by_row, by_start, key=len)
+
+    def _one_run(self) -> TileRun | None:
+        """Return all tiles as one run, None where they are not: the scan costs far more."""
+        count = self.q_start.numel()
+        if count < 2:
+            return None
+        starts = torch.stack([self.q_start, self.k_start])
+        shapes = torch.stack([self.rows, self.keys, self.kind])
+        gaps = starts.diff()
+        if bool((gaps != gaps[:, :1]).any()) or bool((shapes != shapes[:, :1]).any()):
+            return None
+        (q, k), (q_tile, k_tile) = starts[:, 0].tolist(), gaps[:, 0].tolist()
+        rows, keys, kind = shapes[:, 0].tolist()
+        if q_tile <= 0 or k_tile < 0 or count > self._longest(k_tile):
+            return None
+        mask = self.masks[kind]
+        if mask is not None and mask.shape[0] > 1:
+            mask = mask[:count]
+        return TileRun(count, rows, keys, q, self.step, q_tile, k, self.step, k_tile, mask)
 
     def _scan(self, order: Tensor) -> tuple[TileRun, ...]:
         shape_id = unique_rows(self.kind, self.rows, self.keys)[1]

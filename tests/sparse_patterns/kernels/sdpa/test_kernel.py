@@ -72,6 +72,9 @@ def test_dropout_and_other_devices_are_refused() -> None:
         sp.attention(x, x, x, sp.Full(), dropout_p=0.1, kernel="sdpa")
     reasons = sp.explain(sp.Full(), 20, heads=2, device="cuda", kernel="sdpa").verdicts[2].reasons
     assert "runs on the CPU only, not on 'cuda'" in reasons
+    told = sp.explain(sp.Full(), 20, heads=2, device="mps", needs_grad=True)
+    assert "torch's attention for MPS gives no log-sum-exp" in told.verdicts[2].reasons[0]
+    assert told.chosen in ("dense", "tiles")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sparse_patterns.lowering.tiles.runs import PlanPart, TileRun
+from sparse_patterns.lowering.tiles.tiles import Tiles
 
 
 def run(mask: torch.Tensor | None = None) -> TileRun:
@@ -51,3 +52,45 @@ def test_slabs_are_the_columns_that_some_row_does_not_see(columns: str, edges: l
     assert [(start, stop) for start, stop, _ in made.slabs] == edges
     for start, stop, factors in made.slabs:
         assert torch.equal(factors, mask[:, :, start:stop].float())
+
+
+@pytest.mark.parametrize(
+    ("q_gap", "k_gap", "step", "odd", "expected"),
+    [
+        (32, 32, 1, None, 1),
+        (32, 0, 1, None, 1),
+        (0, 32, 1, None, None),
+        (32, -8, 1, None, None),
+        (1, 3, 4, None, None),  # tiles that interleave come back to a key of an earlier one
+        (32, 32, 1, "rows", None),
+        (32, 32, 1, "q_start", None),
+        (32, 32, 1, "kind", None),
+    ],
+)
+def test_equal_tiles_at_equal_distances_are_one_run_as_the_scan_finds(
+    q_gap: int, k_gap: int, step: int, odd: str | None, expected: int | None
+) -> None:
+    number = torch.arange(5)
+    each = {
+        "q_start": 7 + q_gap * number,
+        "rows": torch.full((5,), 32),
+        "k_start": 90 + k_gap * number,
+        "keys": torch.full((5,), 20),
+        "kind": torch.zeros(5, dtype=torch.int64),
+    }
+    if odd is not None:
+        each[odd][-1] += 1
+    stacked = torch.rand(5, 32, 20) < 0.5
+    tiles = Tiles(**each, masks=[stacked, None], step=step)
+    found, scanned = tiles._one_run(), tiles._scan(number)
+    if expected is None:
+        assert found is None
+        assert len(scanned) > 1
+        return
+    assert found is not None
+    (want,) = scanned
+    assert torch.equal(found.query_rows(), want.query_rows())
+    assert torch.equal(found.key_indices(), want.key_indices())
+    assert found.mask is not None
+    assert want.mask is not None
+    assert torch.equal(found.mask, want.mask)
