@@ -85,7 +85,7 @@ class Cap:
         total: Tensor | None = None
         for index, (weight, pole) in enumerate(self.expansion.terms):
             fraction = space.get(f"cap {index}", *scores.shape)
-            start = scores.new_full((), pole)
+            start = space.number(pole)
             torch.addcmul(start, scores, scores, value=square, out=fraction).reciprocal_()
             if total is None:
                 total, first = fraction, weight

@@ -19,6 +19,13 @@ class Workspace:
     dtype: torch.dtype
     device: torch.device
     buffers: dict[str, Tensor] = field(default_factory=dict)
+    numbers: dict[float, Tensor] = field(default_factory=dict)
+
+    def number(self, value: float) -> Tensor:
+        """Return a number as a tensor of no dimensions, which is not to be changed."""
+        if value not in self.numbers:
+            self.numbers[value] = torch.full((), value, dtype=self.dtype, device=self.device)
+        return self.numbers[value]
 
     def get(self, name: str, *shape: int) -> Tensor:
         """Return an uninitialised tensor, valid until the name is asked for again."""

@@ -2,12 +2,12 @@
 
 It is made for the CPU, and right everywhere. Each run of tiles is taken one tile in some heads, or
 some tiles of one head, at a time: scores by one batched product over strided views of `q` and `k`
-(nothing is copied), a mask on the columns that need one, exponentials in place, and a second product
-into the output. Parts add up: numerators and denominators of disjoint parts are sums. Scores that
-are certain to stay small (by Cauchy-Schwarz) are not shifted by their maximum; all others are, as in
-FlashAttention (Dao et al. 2022). The backward pass computes the weights again from the log-sum-exp,
-so memory grows with the length and not with the window. Forward, torch's own fused operator does the
-same where it can (see `tiles.fused`).
+(nothing is copied), a mask on the columns that need one, exponentials in place, and a second
+product into the output. Parts add up: numerators and denominators of disjoint parts are sums.
+Scores that are certain to stay small (by Cauchy-Schwarz) are not shifted by their maximum; all
+others are, as in FlashAttention (Dao et al. 2022). The backward pass computes the weights again
+from the log-sum-exp, so memory grows with the length and not with the window. Forward, torch's own
+fused operator does the same where it can (see `tiles.fused`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sparse_patterns.kernels.tiles import fused
 from sparse_patterns.kernels.tiles.head import packed
 from sparse_patterns.kernels.tiles.heads import Heads, Sums
 from sparse_patterns.kernels.tiles.passes import forward_parts
-from sparse_patterns.kernels.tiles.pieces import SCORES_AT_ONCE
+from sparse_patterns.kernels.tiles.pieces import TILES_AT_ONCE
 from sparse_patterns.lowering.plan import Plan
 
 HEAD_SECONDS, PIECE_SECONDS, CALL_SECONDS, FLOP_RATE = 80e-6, 20e-6, 100e-6, 120e9
@@ -53,7 +53,7 @@ class TilesKernel(Kernel):
         for group in plan.groups:
             runs = [run for part in group.parts for run in part.runs]
             calls += len(runs) * -(-request.batch * len(group.heads) // max(1, at_once))
-            pieces += len(group.heads) * sum(1 + run.pairs // SCORES_AT_ONCE for run in runs)
+            pieces += len(group.heads) * sum(1 + run.pairs // TILES_AT_ONCE for run in runs)
         seconds = CALL_SECONDS * calls
         own = request.needs_grad or request.dropout_p or request.device != "cpu"
         if own or request.softcap:

@@ -149,7 +149,7 @@ def _add_to_keys(
 
 
 def in_order(part: PlanPart, *whole: Tensor) -> list[Tensor]:
-    """Return the rows of `(heads, n, ...)` in the order of a part; the tensors where it has none."""
+    """Return rows of `(heads, n, ...)` in the order of a part; the tensors where it has none."""
     if part.order is None:
         return list(whole)
     order = part.order.to(whole[0].device)

@@ -17,8 +17,8 @@ from sparse_patterns.kernels.tiles.selection import Selection
 from sparse_patterns.kernels.tiles.strips import cut_rows
 from sparse_patterns.lowering.tiles.runs import PlanPart, TileRun
 
-SCORES_AT_ONCE = 1 << 17
-"""Scores of heads computed at once: they should stay in the processor's second-level cache."""
+SCORES_AT_ONCE = 1 << 18
+"""Scores of heads computed at once: few enough for a cache, enough to pay for the calls."""
 
 TILES_AT_ONCE = 1 << 19
 """Scores of tiles of one head computed at once."""
@@ -64,16 +64,21 @@ class Piece:
         """View rows of `x` `(heads, n, ...)` as `(C, T, ...)`; tiles of shared keys are one."""
         run = self.run
         start = run.q_start + self.tile * run.q_tile + self.row * run.q_step
-        if self.shared_keys:
-            return _strided(x[self.heads], start, 1, self.tiles * self.rows, 0, run.q_step)
-        return _strided(x[self.heads], start, self.tiles, self.rows, run.q_tile, run.q_step)
+        x = self._of_heads(x)
+        if self.tiles > 1 and self.shared_keys:
+            return _strided(x, start, 1, self.tiles * self.rows, 0, run.q_step)
+        return _strided(x, start, self.tiles, self.rows, run.q_tile, run.q_step)
 
     def keys(self, x: Tensor) -> Tensor:
         """View the keys of `x` `(heads, n, D)` as `(C, L, D)`; tiles of shared keys are one."""
         run = self.run
         start = run.k_start + self.tile * run.k_tile
-        tiles = 1 if self.shared_keys else self.tiles
-        return _strided(x[self.heads], start, tiles, run.keys, run.k_tile, run.k_step)
+        tiles = 1 if self.tiles == 1 or self.shared_keys else self.tiles
+        return _strided(self._of_heads(x), start, tiles, run.keys, run.k_tile, run.k_step)
+
+    def _of_heads(self, x: Tensor) -> Tensor:
+        heads = self.heads
+        return x if heads.start == 0 and heads.stop == x.shape[0] else x[heads]
 
     def hide(self, x: Tensor, at: Selection, part: PlanPart, additive: bool) -> None:
         """Hide what is not visible, in place.
@@ -85,13 +90,15 @@ class Piece:
             additive: Add -inf, for scores. Otherwise multiply by 0, for exponentials that are all
                 finite: the exponential of -inf takes ten times as long as that of a number.
         """
-        view = x.view(-1, self.tiles, self.rows, x.shape[-1])
+        view = x if self.tiles == 1 else x.view(-1, self.tiles, self.rows, x.shape[-1])
         rows = slice(self.row, self.row + self.rows)
         for start, stop, factors in self.run.slabs:
             some = factors if factors.shape[0] == 1 else factors[self.tile : self.tile + self.tiles]
-            some = some if some.shape[1] == 1 else some[:, rows]
+            some = some if some.shape[1] in (1, self.rows) else some[:, rows]
             _apply(view[..., start:stop], some, additive)
-        shape = torch.Size((self.tiles, self.rows, view.shape[-1]))
+        if at.key_mask is None and not part.documents and part.dynamic is None:
+            return
+        shape = torch.Size((self.tiles, self.rows, x.shape[-1]))
         for factors in at.factors(shape, part, self.run, self.tile, self.row):
             _apply(view, factors, additive)
 
@@ -117,7 +124,8 @@ class Piece:
 
 
 def _apply(x: Tensor, factors: Tensor, additive: bool) -> None:
-    factors = factors.to(x.device)
+    if factors.device != x.device:
+        factors = factors.to(x.device)
     if additive:
         x.add_(factors.log())
     else:
@@ -126,11 +134,11 @@ def _apply(x: Tensor, factors: Tensor, additive: bool) -> None:
 
 def _strided(x: Tensor, start: int, tiles: int, rows: int, tile_step: int, row_step: int) -> Tensor:
     """View rows of `(heads, n, ...)` as `(tiles or heads, rows, ...)`, one of both being 1."""
-    batch, step = x.stride(0), x.stride(1)
-    if x.shape[0] == 1:
+    heads, _, *width = x.shape
+    batch, step, *unit = x.stride()
+    if heads == 1:
         batch = tile_step * step
-    size = (x.shape[0] * tiles, rows, *x.shape[2:])
-    stride = (batch, row_step * step, *x.stride()[2:])
+    size, stride = (heads * tiles, rows, *width), (batch, row_step * step, *unit)
     return x.as_strided(size, stride, x.storage_offset() + start * step)
 
 

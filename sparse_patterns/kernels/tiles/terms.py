@@ -1,7 +1,7 @@
 """What changes the scores of some heads, piece by piece: a bias by distance, and a cap.
 
-Where a piece is views of queries and keys, its bias is a strip of the table of each head, the same for
-all tiles of a run of windows; where queries or keys are listed, it is gathered. See
+Where a piece is views of queries and keys, its bias is a strip of the table of each head, the same
+for all tiles of a run of windows; where queries or keys are listed, it is gathered. See
 `kernels.scores.distances`.
 """
 
