@@ -1,4 +1,4 @@
-"""What the tiled kernel computes one head from: its matrices, its dropout, and buffers."""
+"""What the tiled kernel computes some heads from: their matrices, and buffers."""
 
 from __future__ import annotations
 
@@ -19,6 +19,13 @@ class Workspace:
     dtype: torch.dtype
     device: torch.device
     buffers: dict[str, Tensor] = field(default_factory=dict)
+    numbers: dict[float, Tensor] = field(default_factory=dict)
+
+    def number(self, value: float) -> Tensor:
+        """Return a number as a tensor of no dimensions, which is not to be changed."""
+        if value not in self.numbers:
+            self.numbers[value] = torch.full((), value, dtype=self.dtype, device=self.device)
+        return self.numbers[value]
 
     def get(self, name: str, *shape: int) -> Tensor:
         """Return an uninitialised tensor, valid until the name is asked for again."""
@@ -34,38 +41,34 @@ class Workspace:
 
 @dataclass
 class Side:
-    """Queries, keys and values of one head as matrices of the accumulation type, queries scaled.
+    """Queries, keys and values of some heads, in the accumulation type.
 
     Attributes:
-        q: Scaled queries.
-        k: Keys.
-        v: Values.
+        q: Queries, `(heads, q_len, D)`.
+        k: Keys, `(heads, kv_len, D)`.
+        v: Values, of the shape of `k`.
+        scale: Factor of the products.
         small: Whether scores are certain to be small.
-        bound: No product of a query and a key is larger.
+        bound: No scaled product of a query and a key is larger.
+        shift: What small scores are lowered by before their exponentials.
         terms: What else changes the scores, `tiles.terms.HeadTerms`, or None.
     """
 
     q: Tensor
     k: Tensor
     v: Tensor
+    scale: float
     small: bool
     bound: float = 0.0
+    shift: float = 0.0
     terms: Any = None
 
-    @property
-    def scored(self) -> Tensor:
-        """What products with keys are made of: `q`, as `terms` need it."""
-        return self.q if self.terms is None else self.terms.q
-
     @classmethod
-    def of(cls, q: Tensor, k: Tensor, v: Tensor, scale: float, space: Workspace) -> Side:
-        """Stage one head: `q` is copied, `k` and `v` only where layout or type requires it."""
-        dtype = space.dtype
-        scaled = torch.empty(q.shape, dtype=dtype, device=q.device)
-        torch.mul(q.to(dtype), scale, out=scaled)
-        k, v = packed(k, dtype), packed(v, dtype)
-        bound = _longest(scaled) * _longest(k)
-        return cls(scaled, k, v, bool(bound <= SAFE_SCORE), bound)
+    def of(cls, q: Tensor, k: Tensor, v: Tensor, scale: float, dtype: torch.dtype) -> Side:
+        """Stage some heads: tensors are copied only where layout or type requires it."""
+        q, k, v = packed(q, dtype), packed(k, dtype), packed(v, dtype)
+        bound = abs(scale) * _longest(q) * _longest(k)
+        return cls(q, k, v, scale, bool(bound <= SAFE_SCORE), bound)
 
 
 def _longest(x: Tensor) -> float:
@@ -73,10 +76,11 @@ def _longest(x: Tensor) -> float:
 
 
 def packed(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return `x` row-contiguous and in a type, copied only where it is not so.
+    """Return `(heads, n, D)` with contiguous rows and in a type, copied only where it is not so.
 
     A BLAS library takes rows that are not contiguous too, as a projection leaves a head's, but
     every tile then reads them anew from as many pages: up to 1.4 times the time of the whole
     kernel.
     """
-    return x.to(dtype).contiguous()
+    x = x.to(dtype)
+    return x if x.stride(-1) == 1 and x.stride(-2) == x.shape[-1] else x.contiguous()

@@ -1,4 +1,4 @@
-"""The forward and the backward pass of the tiled kernel, over the parts of one head."""
+"""The forward and the backward pass of the tiled kernel, over the parts of some heads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sparse_patterns.kernels.dropout import Dropout
 from sparse_patterns.kernels.tiles.head import Side, Workspace
-from sparse_patterns.kernels.tiles.pieces import Piece, cut
+from sparse_patterns.kernels.tiles.pieces import Piece, cut, trimmed
 from sparse_patterns.kernels.tiles.selection import Selection
 from sparse_patterns.lowering.tiles.runs import PlanPart
 
@@ -22,21 +22,21 @@ def forward_parts(
     space: Workspace,
     total: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the output `(n, D)` and log-sum-exp `(n,)` of all rows of `side.q`, over some parts.
+    """Return output `(heads, n, D)` and log-sum-exp `(heads, n)` of all rows, over some parts.
 
     The parts are disjoint. The output is built in `total` where that is given.
     """
     if total is None:
-        total = side.v.new_empty(side.q.shape[0], side.v.shape[1])
+        total = side.v.new_empty(*side.q.shape[:2], side.v.shape[2])
     total.zero_()
-    weight = total.new_zeros(side.q.shape[0])
+    weight = total.new_zeros(side.q.shape[:2])
     shift = None if side.small else torch.full_like(weight, -torch.inf)
     for part in parts:
         keys, values = at.gather(side.k, part), at.gather(side.v, part)
         whole = (total, weight, *(() if shift is None else (shift,)))
-        q, part_total, part_weight, *peaks = in_order(part, side.scored, *whole)
-        for run in part.runs:
-            for piece in cut(run):
+        q, part_total, part_weight, *peaks = in_order(part, side.q, *whole)
+        for run in trimmed(part):
+            for piece in cut(run, q.shape[0]):
                 scores = _scores(piece, q, side, keys, at, part, space)
                 target, sums = piece.queries(part_total), piece.queries(part_weight)
                 if peaks:
@@ -48,6 +48,8 @@ def forward_parts(
                     sums.mul_(fade)
                     target.mul_(fade[..., None])
                     old.copy_(new)
+                elif side.shift:
+                    scores.sub_(side.shift)
                 scores.exp_()
                 if side.small:
                     piece.hide(scores, at, part, additive=False)
@@ -57,15 +59,19 @@ def forward_parts(
         if part.order is not None:
             order = part.order.to(q.device)
             for result, own in zip(whole, (part_total, part_weight, *peaks), strict=True):
-                result.index_copy_(0, order, own)
-    lse = weight.log() if shift is None else weight.log() + shift
-    total.div_(weight.masked_fill_(weight == 0, 1)[:, None])
+                result.index_copy_(1, order, own)
+    lse = weight.log()
+    if shift is not None:
+        lse += shift
+    elif side.shift:
+        lse += side.shift
+    total.div_(weight.masked_fill_(weight == 0, 1)[..., None])
     return total, lse
 
 
 @dataclass
 class Gradients:
-    """Where one head's gradients are added up, as `(n, D)`; that of `q` is of scaled queries."""
+    """Where the gradients of some heads are added up, `(heads, n, D)` each."""
 
     q: Tensor
     k: Tensor
@@ -86,61 +92,68 @@ def backward_parts(
     """Add the gradients of disjoint parts.
 
     Args:
-        side: The head.
+        side: The heads.
         parts: The parts of the forward pass.
         at: What the masks of the example are.
         dropout: A generator in the state that the forward pass began with.
         space: Buffers.
-        lse: `(n,)` log-sum-exp of each row over all parts; +inf for a row that takes no part.
-        grad_out: `(n, D)`.
-        delta: `(n,)` sum of output times its gradient, less the gradient of the log-sum-exp.
+        lse: `(heads, n)` log-sum-exp of each row over all parts; +inf for a row that takes no part.
+        grad_out: `(heads, n, D)`.
+        delta: `(heads, n)` sum of output times its gradient, less the gradient of the log-sum-exp.
         grads: Where to add.
     """
     for part in parts:
         keys, values = at.gather(side.k, part), at.gather(side.v, part)
         grad_keys = grads.k if part.keys is None else torch.zeros_like(keys)
         grad_values = grads.v if part.keys is None else torch.zeros_like(values)
-        inputs = (side.q, side.scored, lse, grad_out, delta)
-        q, scored, part_lse, part_grad, part_delta = in_order(part, *inputs)
+        inputs = (side.q, lse, grad_out, delta)
+        q, part_lse, part_grad, part_delta = in_order(part, *inputs)
         grad_q = grads.q if part.order is None else torch.zeros_like(q)
-        for run in part.runs:
-            for piece in cut(run):
-                weights = _scores(piece, scored, side, keys, at, part, space)
+        for run in trimmed(part):
+            for piece in cut(run, q.shape[0]):
+                weights = _scores(piece, q, side, keys, at, part, space)
                 weights.sub_(piece.queries(part_lse)[..., None]).exp_()
                 if side.small:
                     piece.hide(weights, at, part, additive=False)
-                upstream, v = piece.queries(part_grad), piece.keys(values)
+                upstream = piece.queries(part_grad)
                 grad = space.get("grad", *weights.shape)
-                matmul(upstream, v.mT, grad)
-                folded = space.get("folded", weights.shape[0], v.shape[1], v.shape[2])
-                if dropout.generator is None:
-                    matmul(weights.mT, upstream, folded)
-                else:
+                matmul(upstream, piece.keys(values).mT, grad)
+                dropped = weights
+                if dropout.generator is not None:
                     dropped = space.get("dropped", *weights.shape).copy_(weights)
                     factors = dropout.apply(dropped, space.get("factors", *weights.shape))
-                    matmul(dropped.mT, upstream, folded)
                     assert factors is not None
                     grad.mul_(factors)
-                piece.fold(grad_values, folded)
+                _add_to_keys(piece, grad_values, dropped, upstream, 1.0, space)
                 grad.sub_(piece.queries(part_delta)[..., None]).mul_(weights)
                 if side.terms is not None:
                     side.terms.differentiate(grad, piece, part, space)
-                add_matmul(piece.queries(grad_q), grad, piece.keys(keys), space)
-                folded = space.get("folded", weights.shape[0], piece.run.keys, keys.shape[1])
-                matmul(grad.mT, piece.queries(q), folded)
-                piece.fold(grad_keys, folded)
+                add_matmul(piece.queries(grad_q), grad, piece.keys(keys), space, side.scale)
+                _add_to_keys(piece, grad_keys, grad, piece.queries(q), side.scale, space)
         at.scatter(grads.k, grad_keys, part)
         at.scatter(grads.v, grad_values, part)
         if part.order is not None:
-            grads.q.index_add_(0, part.order.to(q.device), grad_q)
+            grads.q.index_add_(1, part.order.to(q.device), grad_q)
+
+
+def _add_to_keys(
+    piece: Piece, total: Tensor, a: Tensor, b: Tensor, factor: float, space: Workspace
+) -> None:
+    """Add `factor * a.mT @ b` of a piece to the keys of `total` `(heads, n, D)`."""
+    if piece.apart:
+        add_matmul(piece.keys(total), a.mT, b, space, factor)
+        return
+    folded = space.get("folded", a.shape[0], a.shape[2], b.shape[2])
+    matmul(a.mT, b, folded, factor)
+    piece.fold(total, folded)
 
 
 def in_order(part: PlanPart, *whole: Tensor) -> list[Tensor]:
-    """Return the rows of each matrix in the order of a part; the matrices where it has none."""
+    """Return rows of `(heads, n, ...)` in the order of a part; the tensors where it has none."""
     if part.order is None:
         return list(whole)
     order = part.order.to(whole[0].device)
-    return [x.index_select(0, order) for x in whole]
+    return [x.index_select(1, order) for x in whole]
 
 
 def _scores(
@@ -155,12 +168,12 @@ def _scores(
     """Return the scores of a piece, `(C, T, L)`, in a buffer that the next piece reuses.
 
     Those of a side whose scores are small are not masked yet: their exponentials are to be.
-    `queries` are those that scores are made of, in the order of the part.
+    `queries` are in the order of the part.
     """
     q, k = piece.queries(queries), piece.keys(keys)
     scores = space.get("scores", q.shape[0], q.shape[1], k.shape[1])
     if side.terms is None:
-        matmul(q, k.mT, scores)
+        matmul(q, k.mT, scores, side.scale)
     else:
         side.terms.fill(scores, q, k, piece, part, space)
     if not side.small:
@@ -168,21 +181,29 @@ def _scores(
     return scores
 
 
-def matmul(a: Tensor, b: Tensor, out: Tensor) -> None:
-    """Batched product into `out`; one matrix takes the path that uses all threads for it."""
+def matmul(a: Tensor, b: Tensor, out: Tensor, factor: float = 1.0) -> None:
+    """Batched product times a factor into `out`, which is contiguous."""
+    add_product(out, a, b, 0, factor)
+
+
+def add_product(total: Tensor, a: Tensor, b: Tensor, beta: float, factor: float) -> None:
+    """Make `total` the sum of `beta * total` and `factor * a @ b`.
+
+    One matrix takes the path that uses all threads for it.
+    """
     if a.shape[0] == 1:
-        torch.mm(a[0], b[0], out=out[0])
+        total[0].addmm_(a[0], b[0], beta=beta, alpha=factor)
     else:
-        torch.bmm(a, b, out=out)
+        total.baddbmm_(a, b, beta=beta, alpha=factor)
 
 
-def add_matmul(total: Tensor, a: Tensor, b: Tensor, space: Workspace) -> None:
-    """Add a batched product to `total`, in place."""
-    tiles, rows, width = total.shape
-    if tiles == 1:
-        total[0].addmm_(a[0], b[0])
-    elif total.stride(0) >= rows * total.stride(1):
-        total.baddbmm_(a, b)
+def add_matmul(total: Tensor, a: Tensor, b: Tensor, space: Workspace, factor: float = 1.0) -> None:
+    """Add a batched product times a factor to `total`, in place."""
+    heads, rows, width = total.shape
+    if heads == 1 or total.stride(0) >= rows * total.stride(1):
+        add_product(total, a, b, 1, factor)
     else:
         # Matrices that interleave would be taken one at a time.
-        total.add_(torch.bmm(a, b, out=space.get("product", tiles, rows, width)))
+        product = space.get("product", heads, rows, width)
+        matmul(a, b, product, factor)
+        total.add_(product)

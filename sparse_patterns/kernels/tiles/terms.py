@@ -1,21 +1,20 @@
-"""What changes the scores of one head, piece by piece: a bias by distance, and a cap.
+"""What changes the scores of some heads, piece by piece: a bias by distance, and a cap.
 
-Where a piece is views of queries and keys, its bias is a strip of the head's table, the same for
-all tiles of a run of windows; where queries or keys are listed, it is gathered. See
+Where a piece is views of queries and keys, its bias is a strip of the table of each head, the same
+for all tiles of a run of windows; where queries or keys are listed, it is gathered. See
 `kernels.scores.distances`.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from sparse_patterns.kernels.scores.distances import add_at, diagonal_sums, strip
-from sparse_patterns.kernels.scores.terms import Distances, Scores
-from sparse_patterns.kernels.tiles.head import SAFE_SCORE, Workspace
+from sparse_patterns.kernels.tiles.cap import Cap
+from sparse_patterns.kernels.tiles.head import SAFE_SCORE, Side, Workspace
 from sparse_patterns.kernels.tiles.pieces import Piece
 from sparse_patterns.lowering.tiles.runs import PlanPart
 
@@ -30,65 +29,84 @@ NEGLIGIBLE = 36.0
 
 @dataclass
 class HeadTerms:
-    """The bias and the cap of one head.
+    """The bias and the cap of some heads.
 
     Attributes:
-        q: Scaled queries `(n, D)`; with a cap, times `2 / softcap`.
-        softcap: Scores become `softcap * tanh(score / softcap)`; None leaves them.
-        bias: `(distances,)`, multiplied like `q`; or None.
+        scale: Factor of the products, with the unit of the cap.
+        cap: How scores are capped, or None.
+        bias: `(heads, distances)`, in the unit of the cap; or None.
         origin: Index in `bias` of query row 0 with key 0.
         backward: Whether `differentiate` follows each `fill`.
-        grad: Where the gradient of the bias is added, or None.
-        floor: What is below it in the bias counts as that much, which changes no sum: exponentials
-            near the smallest numbers take many times as long as others.
+        grad: `(heads, distances)`, where the gradient of the bias is added, or None.
+        floor: `(heads, 1, 1)`. What is below it in the bias counts as that much, which changes no
+            sum: exponentials near the smallest numbers take many times as long as others.
     """
 
-    q: Tensor
-    softcap: float | None
+    scale: float
+    cap: Cap | None
     bias: Tensor | None
     origin: int
     backward: bool = False
     grad: Tensor | None = None
-    floor: float | None = None
+    floor: Tensor | None = None
     _made: tuple[object, Tensor] | None = None
 
     @classmethod
     def of(
-        cls, q: Tensor, scores: Scores, distances: Distances | None, example: int, head: int
-    ) -> HeadTerms:
-        """Return the terms of a head whose scaled queries are `q`."""
-        bias = grad = None
-        origin = 0
-        if distances is not None:
-            bias, origin = distances.of(example)[head], distances.origin - distances.q_offset
-            grad = None if distances.grad is None else distances.grad[example, head]
-        if scores.softcap is not None:
-            q = q * (2 / scores.softcap)
-            bias = None if bias is None else bias * (2 / scores.softcap)
-        return cls(q, scores.softcap, bias, origin, grad=grad)
+        cls,
+        side: Side,
+        parts: list[PlanPart],
+        softcap: float | None,
+        bias: tuple[Tensor, int, Tensor | None] | None,
+        *,
+        hidden: bool,
+        backward: bool,
+    ) -> Side:
+        """Return a side whose scores are changed.
 
-    def is_small(self, bound: float, parts: list[PlanPart], hidden: bool) -> bool:
-        """Return whether the scores of some parts need no shift.
+        Args:
+            side: The heads, without terms.
+            parts: The parts that are to be computed.
+            softcap: The cap, or None.
+            bias: `(heads, distances)`, `origin` and where to add its gradient; or None.
+            hidden: Whether the example hides more than the masks of the parts.
+            backward: Whether this is for the backward pass.
+        """
+        table, origin, grad = (None, 0, None) if bias is None else bias
+        terms = cls(side.scale, None, table, origin, backward, grad)
+        top, lowest = terms._range(side.bound, parts, hidden)
+        if softcap is not None:
+            least = 0.0 if table is None or not table.numel() else float(table.amin())
+            cap = Cap.of(softcap, max(top, side.bound - least), side.q.dtype)
+            terms.cap, terms.scale = cap, side.scale * cap.unit
+            terms.bias = None if table is None else table * cap.unit
+            # What is far below the largest score of a row is less far from it when capped.
+            terms.floor = None
+            top, lowest = min(top, softcap), max(lowest, -softcap)
+        shift = max(0.0, top - SAFE_SCORE)
+        small = lowest - shift >= -LOWEST
+        if backward:
+            # Scores are then lowered by their log-sum-exp, which may be the lowest of all.
+            small = top - lowest <= 2 * SAFE_SCORE
+        return replace(side, small=small, shift=shift if small else 0.0, terms=terms)
+
+    def _range(self, bound: float, parts: list[PlanPart], hidden: bool) -> tuple[float, float]:
+        """Return what no score exceeds, and what some score of every row exceeds.
 
         Args:
             bound: No product of a query and a key is larger.
             parts: The parts.
             hidden: Whether the example hides more than the masks of the parts.
         """
-        top, lowest = bound, -bound
-        if self.bias is not None and self.bias.numel():
-            unit = 1.0 if self.softcap is None else self.softcap / 2
-            start, stop = self._reach(parts)
-            least, most = torch.aminmax(self.bias[start:stop])
-            top = top + unit * float(most)
-            if lowest + unit * float(least) < -LOWEST and not hidden:
-                least = self._least_of_rows(parts, least)
-                floor = float(least) - (2 * bound + NEGLIGIBLE) / unit
-                self.floor = floor if math.isfinite(floor) else None
-            lowest = lowest + unit * float(least)
-        if self.softcap is not None:
-            top, lowest = min(top, self.softcap), max(lowest, -self.softcap)
-        return top <= SAFE_SCORE and lowest >= -LOWEST
+        if self.bias is None or not self.bias.numel():
+            return bound, -bound
+        start, stop = self._reach(parts)
+        least, most = torch.aminmax(self.bias[:, start:stop], dim=-1)
+        if float(least.amin()) - bound < -LOWEST and not hidden:
+            least = self._least_of_rows(parts, least)
+            floor = least - (2 * bound + NEGLIGIBLE)
+            self.floor = floor[:, None, None] if bool(floor.isfinite().all()) else None
+        return bound + float(most.amax()), float(least.amin()) - bound
 
     def _reach(self, parts: list[PlanPart]) -> tuple[int, int]:
         """Return the first and behind the last index of the bias that some parts read."""
@@ -96,7 +114,7 @@ class HeadTerms:
         ends = []
         for part in parts:
             if part.keys is not None or part.queries is not None:
-                return 0, self.bias.numel()
+                return 0, self.bias.shape[-1]
             for run in part.runs:
                 first = self.origin + run.k_start - run.q_start
                 last = first + (run.tiles - 1) * (run.k_tile - run.q_tile)
@@ -105,7 +123,7 @@ class HeadTerms:
         return max(0, min(ends, default=0)), max(ends, default=0) + 1
 
     def _least_of_rows(self, parts: list[PlanPart], least: Tensor) -> Tensor:
-        """Return the least over all rows of the largest bias that a row sees.
+        """Return the least over all rows of the largest bias that a row sees, `(heads,)`.
 
         A row of large weights next to tiny ones is exact. Only rows of windows are looked at, whose
         tiles are alike; where there are others, `least` is returned.
@@ -124,8 +142,8 @@ class HeadTerms:
                 if mask is not None:
                     own = own.masked_fill(~mask[0].to(own.device), -torch.inf)
                 rows = own.amax(-1)
-                largest.append(rows.masked_fill(rows == -torch.inf, torch.inf).amin())
-        return torch.stack(largest).amin() if largest else least
+                largest.append(rows.masked_fill(rows == -torch.inf, torch.inf).amin(-1))
+        return torch.stack(largest).amin(0) if largest else least
 
     def fill(
         self, scores: Tensor, q: Tensor, k: Tensor, piece: Piece, part: PlanPart, space: Workspace
@@ -134,7 +152,7 @@ class HeadTerms:
 
         Args:
             scores: Where to write, `(C, T, L)`.
-            q: The piece's rows of `self.q`, `(C, T, D)`.
+            q: Its rows, `(C, T, D)`.
             k: Its keys, `(C, L, D)`.
             piece: The piece.
             part: Its part.
@@ -142,55 +160,59 @@ class HeadTerms:
         """
         factor = 0
         if self.bias is not None:
-            scores.copy_(self._of_piece(self.bias, scores.shape, piece, part))
+            scores.copy_(self._of_piece(scores.shape, piece, part))
             factor = 1
         if scores.shape[0] == 1:
-            scores[0].addmm_(q[0], k[0].T, beta=factor)
+            scores[0].addmm_(q[0], k[0].T, beta=factor, alpha=self.scale)
         else:
-            scores.baddbmm_(q, k.mT, beta=factor)
-        if self.softcap is None:
+            scores.baddbmm_(q, k.mT, beta=factor, alpha=self.scale)
+        if self.cap is None:
             return
-        # tanh(x) = (exp(2x) - 1) / (exp(2x) - 1 + 2) is as exact and takes half the time. Beyond
-        # the limit it is 1 in every type.
-        scores.clamp_(max=2 * SAFE_SCORE).expm1_()
-        scores.div_(torch.add(scores, 2, out=space.get("slope", *scores.shape)))
+        self.cap.apply(scores, space)
         if self.backward:
             torch.mul(scores, scores, out=space.get("slope", *scores.shape))
-        scores.mul_(self.softcap)
 
     def differentiate(self, grad: Tensor, piece: Piece, part: PlanPart, space: Workspace) -> None:
         """Turn the gradient of changed scores into that of products, in place, after `fill`."""
-        if self.softcap is not None:
-            grad.addcmul_(grad, space.get("slope", *grad.shape), value=-1)
+        if self.cap is not None:
+            slope = space.get("slope", *grad.shape)
+            grad.addcmul_(grad, slope, value=-1 / self.cap.softcap**2)
         if self.grad is None:
             return
+        total = self.grad[piece.heads]
         _, rows, columns = grad.shape
         where = _strip_of(piece, part, self.origin)
         if where is None or where[1] != where[2]:
-            add_at(self.grad, self._index(grad.shape, piece, part), grad)
+            index = self._index(grad.shape, piece, part)
+            for own, found in zip(total, grad.unflatten(0, (total.shape[0], -1)), strict=True):
+                add_at(own, index, found)
             return
         start, step, _ = where
         first = start - (rows - 1) * step
-        sums = diagonal_sums(grad.sum(0) if grad.shape[0] > 1 else grad[0])
-        self.grad[first : first + (rows + columns - 2) * step + 1 : step] += sums
+        some = grad.sum(0, keepdim=True) if total.shape[0] == 1 and grad.shape[0] > 1 else grad
+        total[:, first : first + (rows + columns - 2) * step + 1 : step] += diagonal_sums(some)
 
-    def _of_piece(self, bias: Tensor, shape: torch.Size, piece: Piece, part: PlanPart) -> Tensor:
+    def _of_piece(self, shape: torch.Size, piece: Piece, part: PlanPart) -> Tensor:
         """Return the bias of the pairs of a piece; broadcasts to `(C, T, L)`."""
+        assert self.bias is not None
+        bias = self.bias[piece.heads]
         where = _strip_of(piece, part, self.origin)
         if where is None:
-            return bias[self._index(shape, piece, part)]
+            return bias[:, self._index(shape, piece, part)].flatten(0, 1)
         start, q_step, k_step = where
-        key = (*where, shape[1:])
+        key = (*where, shape[1:], piece.heads.start, piece.heads.stop)
         if self._made is None or self._made[0] != key:
             made = strip(bias, start, shape[1], q_step, shape[2], k_step)
-            self._made = (key, made if self.floor is None else made.clamp_(min=self.floor))
+            floor = None if self.floor is None else self.floor[piece.heads]
+            self._made = (key, made if floor is None else made.clamp_(min=floor))
         return self._made[1]
 
     def _index(self, shape: torch.Size, piece: Piece, part: PlanPart) -> Tensor:
-        """Return the index in the bias of each pair of a piece, int64 `(C, T, L)`."""
+        """Return the index in the bias of each pair of a piece, int64 `(tiles, T, L)`."""
         assert self.bias is not None
         device, run = self.bias.device, piece.run
-        tiles, rows, columns = shape
+        tiles = 1 if piece.shared_keys else piece.tiles
+        rows, columns = shape[1:]
         tile = piece.tile + torch.arange(tiles, device=device)[:, None]
         q = run.q_start + tile * run.q_tile
         q = q + (piece.row + torch.arange(rows, device=device)) * run.q_step

@@ -1,0 +1,213 @@
+"""One call of the tiled kernel, some heads at a time: their matrices and their gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from sparse_patterns.kernels.base import Call, accumulation_dtype
+from sparse_patterns.kernels.dropout import Dropout
+from sparse_patterns.kernels.scores.terms import Distances
+from sparse_patterns.kernels.tiles.head import Side, Workspace
+from sparse_patterns.kernels.tiles.passes import Gradients, backward_parts, forward_parts
+from sparse_patterns.kernels.tiles.selection import Selection, select
+from sparse_patterns.kernels.tiles.stacks import Stack, joined_heads, joins_examples, stacks_of
+from sparse_patterns.kernels.tiles.terms import HeadTerms
+from sparse_patterns.lowering.plan import Plan
+from sparse_patterns.lowering.tiles.runs import PlanPart
+
+ROWWISE_AT_ONCE = 1 << 18
+"""Elements of outputs and their gradients that are multiplied at once."""
+
+
+class Heads:
+    """One call, some heads at a time.
+
+    Args:
+        call: The call.
+        plan: Its plan.
+        tensors: `(batch, heads, ...)`, more than the inputs that are taken apart by heads.
+        backward: Whether it is the backward pass.
+
+    Attributes:
+        views: The tensors, of one example with all heads where all examples see the same.
+    """
+
+    def __init__(
+        self, call: Call, plan: Plan, tensors: tuple[Tensor, ...], backward: bool = False
+    ) -> None:
+        self.call, self.plan, self.backward = call, plan, backward
+        self.distances = Distances.of_call(call, backward)
+        self.dtype = accumulation_dtype(call.q.dtype)
+        self.share = call.request.heads // max(1, call.request.kv_heads)
+        self.space = Workspace(self.dtype, call.q.device)
+        inputs = (call.q, call.k, call.v)
+        self.joined = joins_examples(call, plan, *inputs, *tensors)
+        if self.joined:
+            inputs, tensors = (tuple(joined_heads(x) for x in group) for group in (inputs, tensors))
+        self.inputs, self.views = inputs, tensors
+
+    def stacks(self) -> Iterator[Stack]:
+        """Yield every head of every example in one stack."""
+        return stacks_of(self.call, self.plan, self.joined)
+
+    def selection(self, stack: Stack) -> Selection:
+        """Return what the heads of a stack compute."""
+        return select(self.call, stack.group, stack.example)
+
+    def dropout(self, stack: Stack) -> Dropout:
+        """Return the dropout of the head of a stack, freshly seeded."""
+        return Dropout(self.call, stack.example * self.call.request.heads + stack.heads.start)
+
+    def side(self, stack: Stack) -> Side:
+        """Return the matrices of a stack."""
+        q, k, v = self.inputs
+        matrices = (stack.queries(q), stack.keys(k), stack.keys(v))
+        side = Side.of(*matrices, self.call.scale, self.dtype)
+        return self.with_terms(side, stack, self.selection(stack).parts)
+
+    def with_terms(self, side: Side, stack: Stack, parts: list[PlanPart]) -> Side:
+        """Return the matrices with what changes the scores of some parts."""
+        scores = self.call.scores
+        if scores.plain:
+            return side
+        return HeadTerms.of(
+            replace(side, terms=None),
+            parts,
+            scores.softcap,
+            self.bias(stack),
+            hidden=self.call.key_mask is not None,
+            backward=self.backward,
+        )
+
+    def bias(self, stack: Stack) -> tuple[Tensor, int, Tensor | None] | None:
+        """Return the bias of a stack, `(heads, distances)`; its origin; where its gradient goes."""
+        distances = self.distances
+        if distances is None:
+            return None
+        values, grad = distances.of(stack.example), distances.grad
+        if self.joined:
+            count = self.call.request.heads
+            values = values[[head % count for head in range(stack.heads.start, stack.heads.stop)]]
+            grad = None if grad is None else joined_heads(grad)
+        else:
+            values = values[stack.heads]
+        own = None if grad is None else stack.queries(grad)
+        return values, distances.origin - distances.q_offset, own
+
+    def attend(
+        self,
+        stack: Stack,
+        side: Side,
+        at: Selection,
+        dropout: Dropout,
+        target: Tensor,
+        logs: Tensor,
+    ) -> None:
+        """Write output and log-sum-exp of a stack, all but the rows of parts of their own."""
+        usable = target.dtype == self.dtype and target.stride(-1) == 1
+        total, sums = forward_parts(
+            side, at.parts, at, dropout, self.space, target if usable else None
+        )
+        logs.copy_(sums)
+        if not usable:
+            target.copy_(total)
+
+    def row_side(self, stack: Stack, side: Side, part: PlanPart) -> Side:
+        """Return the matrices that the rows of global tokens are computed from."""
+        assert part.queries is not None
+        rows = part.queries.to(side.q.device)
+        if self.call.global_qkv is None:
+            return self.with_terms(replace(side, q=side.q[:, rows]), stack, [part])
+        q, k, v = self.call.global_qkv
+        own = stack.queries(q).index_select(1, rows)
+        side = Side.of(own, stack.keys(k), stack.keys(v), self.call.scale, self.dtype)
+        return self.with_terms(side, stack, [part])
+
+    def rowwise(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return the sum over the last dimension of the products of `(heads, n, D)`."""
+        total = a.new_empty(a.shape[:2])
+        at_once = max(1, ROWWISE_AT_ONCE // max(1, a[0].numel()))
+        for some, x, y in zip(
+            total.split(at_once), a.split(at_once), b.split(at_once), strict=True
+        ):
+            torch.sum(torch.mul(x, y, out=self.space.get("products", *x.shape)), -1, out=some)
+        return total
+
+    def add_gradients(
+        self,
+        stack: Stack,
+        at: Selection,
+        logs: Tensor,
+        upstream: Tensor,
+        delta: Tensor,
+        sums: list[Tensor],
+    ) -> None:
+        """Add gradients of a stack to `sums`: of `q, k, v` and, if given, of `global_qkv`."""
+        dropout = self.dropout(stack)
+        side = self.side(stack)
+        own = logs.index_fill(1, at.overwritten, torch.inf)
+        grads = Gradients(*sums[:3])
+        backward_parts(side, at.parts, at, dropout, self.space, own, upstream, delta, grads)
+        for part in at.row_parts:
+            assert part.queries is not None
+            rows = part.queries.to(logs.device)
+            row_side = self.row_side(stack, side, part)
+            row_q = torch.zeros_like(row_side.q)
+            some = (logs[:, rows], upstream[:, rows], delta[:, rows])
+            grads = Gradients(row_q, *sums[-2:])
+            backward_parts(row_side, [part], at, dropout, self.space, *some, grads)
+            sums[-3].index_add_(1, rows, row_q)
+
+
+class Sums:
+    """Where gradients are added up: in the results where these can hold sums.
+
+    Args:
+        results: `(examples, heads or kv_heads, n, D)`, those of queries, keys and values in turn.
+        dtype: The type of sums.
+        share: Query heads that share one key head.
+    """
+
+    def __init__(self, results: tuple[Tensor, ...], dtype: torch.dtype, share: int) -> None:
+        self.results, self.share = results, share
+        self.whole: list[Tensor | None] = []
+        for index, result in enumerate(results):
+            direct = result.dtype == dtype and result.stride(-1) == 1
+            if direct:
+                self.whole.append(result.zero_())
+            elif index % 3 and share > 1:
+                # Several stacks add to the same key heads.
+                self.whole.append(torch.zeros_like(result, dtype=dtype))
+            else:
+                self.whole.append(None)
+        self.dtype = dtype
+        self.own: list[Tensor] = []
+
+    def of(self, stack: Stack) -> list[Tensor]:
+        """Return where to add the gradients of a stack, `(heads, n, D)` each."""
+        self.own = []
+        for index, (result, whole) in enumerate(zip(self.results, self.whole, strict=True)):
+            choose = stack.keys if index % 3 else stack.queries
+            if whole is None:
+                self.own.append(torch.zeros_like(choose(result), dtype=self.dtype))
+            else:
+                self.own.append(choose(whole))
+        return self.own
+
+    def store(self, stack: Stack) -> None:
+        """Write the gradients of a stack that were added up apart."""
+        for index, (result, whole) in enumerate(zip(self.results, self.whole, strict=True)):
+            if whole is None:
+                choose = stack.keys if index % 3 else stack.queries
+                choose(result).copy_(self.own[index])
+        self.own = []
+
+    def finish(self) -> None:
+        """Write what several stacks added to."""
+        for result, whole in zip(self.results, self.whole, strict=True):
+            if whole is not None and whole is not result:
+                result.copy_(whole)

@@ -1,0 +1,119 @@
+"""Stacks: heads that see the same keys, computed at once, and what each head is in the tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from sparse_patterns.kernels.base import Call
+from sparse_patterns.kernels.tiles.pieces import SCORES_AT_ONCE
+from sparse_patterns.lowering.plan import Group, Plan
+from sparse_patterns.lowering.tiles.runs import PlanPart
+
+STAGED_AT_ONCE = 1 << 21
+"""Elements of the queries of a stack, where the tensors have to be copied for it."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Heads of one example, or of all, each with a key head of its own.
+
+    Attributes:
+        group: Their group.
+        example: The example, an index of tensors as `stacked` returns them.
+        heads: The query heads.
+        kv_heads: The key heads, as many.
+    """
+
+    group: Group
+    example: int
+    heads: slice
+    kv_heads: slice
+
+    def queries(self, x: Tensor) -> Tensor:
+        """Return the part of `(examples, heads, ...)` that is of the stack."""
+        return x[self.example, self.heads]
+
+    def keys(self, x: Tensor) -> Tensor:
+        """Return the part of `(examples, kv_heads, ...)` that is of the stack."""
+        return x[self.example, self.kv_heads]
+
+
+def joins_examples(call: Call, plan: Plan, *tensors: Tensor) -> bool:
+    """Return whether all examples see the same, so that they are so many more heads.
+
+    Args:
+        call: The call.
+        plan: Its plan.
+        tensors: `(batch, heads, ...)`, all that have to be viewed as `(1, batch * heads, ...)`.
+    """
+    request = call.request
+    bias = call.scores.bias
+    return (
+        request.batch > 1
+        and len(plan.groups) == 1
+        and request.heads == request.kv_heads
+        # Each head of each example has a stream of dropout of its own.
+        and not request.dropout_p
+        and call.global_qkv is None
+        and call.examples.key_mask is None
+        and not plan.groups[0].forms.takes_example_tensors
+        and (bias is None or not bias.stride(0))
+        and all(x.stride(0) == x.shape[1] * x.stride(1) for x in tensors)
+    )
+
+
+def joined_heads(x: Tensor) -> Tensor:
+    """View `(batch, heads, ...)` as one example with all heads."""
+    return x.flatten(0, 1)[None]
+
+
+def stacks_of(call: Call, plan: Plan, joined: bool, most: int | None = None) -> Iterator[Stack]:
+    """Yield every head of every example in one stack.
+
+    Args:
+        call: The call.
+        plan: Its plan.
+        joined: Whether all examples are one, with so many more heads.
+        most: Heads of a stack; as many as are good for its tiles by default.
+    """
+    request = call.request
+    copies = 1 if joined else request.batch
+    share = request.heads // max(1, request.kv_heads)
+    for example in range(copies):
+        for group in plan.groups:
+            heads = range(request.batch * request.heads) if joined else group.heads
+            some = most or _most(call, group.parts)
+            for own, kv in _slices(heads, share, some):
+                yield Stack(group, example, own, kv)
+
+
+def _most(call: Call, parts: tuple[PlanPart, ...] | list[PlanPart]) -> int:
+    """Return how many heads fill a piece with one tile each."""
+    request = call.request
+    if request.dropout_p:
+        return 1
+    tile = max((min(run.rows, 64) * run.keys for part in parts for run in part.runs), default=1)
+    most = SCORES_AT_ONCE // max(1, tile)
+    if request.dtype.itemsize < 4 or not call.q.is_contiguous():
+        most = min(most, STAGED_AT_ONCE // max(1, request.q_len * request.head_dim))
+    return max(1, most)
+
+
+def _slices(heads: range | tuple[int, ...], share: int, most: int) -> Iterator[tuple[slice, slice]]:
+    """Yield query heads and key heads: no key head twice in a slice, no gaps between them."""
+    for member in range(share):
+        kv = [head // share for head in heads if head % share == member]
+        first = 0
+        for stop in range(1, len(kv) + 1):
+            if stop < len(kv) and kv[stop] == kv[stop - 1] + 1:
+                continue
+            count = stop - first
+            size = -(-count // -(-count // most))
+            for low in range(kv[first], kv[stop - 1] + 1, size):
+                high = min(low + size, kv[stop - 1] + 1)
+                own = slice(low * share + member, (high - 1) * share + member + 1, share)
+                yield own, slice(low, high)
+            first = stop
