@@ -44,7 +44,7 @@ class Heads:
         self.dtype = accumulation_dtype(call.q.dtype)
         self.share = call.request.heads // max(1, call.request.kv_heads)
         self.space = Workspace(self.dtype, call.q.device)
-        inputs = (call.q, call.k, call.v)
+        inputs: tuple[Tensor, ...] = (call.q, call.k, call.v)
         self.joined = joins_examples(call, plan, *inputs, *tensors)
         if self.joined:
             inputs, tensors = (tuple(joined_heads(x) for x in group) for group in (inputs, tensors))
