@@ -35,7 +35,9 @@ class Validations(Callback):
         """Start the clock."""
         self._since = time.process_time()
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # fmt: skip
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Count the tokens of a batch and the time it took."""
         now = time.process_time()
         self.tokens += batch["input_ids"].numel()
@@ -88,8 +90,9 @@ def train(
     return trainer, course
 
 
-def test(trainer: Trainer, model: LanguageModel, data: Enwik8) -> float:
-    """Return bits per byte of the test part, as far as the trainer's limit goes."""
+def test(model: LanguageModel, data: Enwik8, batches: int) -> float:
+    """Return bits per byte of the first batches of the test part."""
+    trainer = quiet_trainer(limit_test_batches=batches)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return float(trainer.test(model, datamodule=data, verbose=False)[0]["test/bpb"])

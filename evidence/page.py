@@ -17,25 +17,26 @@ NOISE = "not told apart from noise"
 HEAD = """\
 # Evidence
 
-What a pattern buys, in small: each claim of the Longformer paper (arXiv 2004.05150), and some more, with a counterpart
-that runs on two CPU cores. This page is made from the records in `evidence/results` by `python -m evidence page`; a test
-compares the two.
+What a pattern buys, in small: each claim of the Longformer paper (arXiv 2004.05150), and some
+more, with a counterpart that runs on two CPU cores. This page is made from the records in
+`evidence/results` by `python -m evidence page`; a test compares the two.
 
-    make evidence RUN=NAME                       # measure a row, or what is missing of it
-    make evidence RUN=NAME ARGS="--pilot"        # one arm with one seed: how long does it take?
-    make evidence RUN=NAME ARGS="--arms A --seeds 0 --again"   # does it give the recorded figures again?
+    make evidence RUN=NAME                          # measure a row, or what is missing of it
+    make evidence RUN=NAME ARGS=--pilot             # one arm with one seed: how long does it take?
+    make evidence RUN=NAME ARGS="--seeds 0 --again" # does it give the recorded figures again?
 
 How to read it:
 
 - A protocol was written before its row was run, and what came out is kept, whatever its sign.
-- Tables give mean ± standard deviation over seeds. A seed decides the first weights, dropout, and which
-  sequences are drawn; two arms of a seed share all that they can share.
-- A difference is the mean over seeds of arm minus baseline, seed by seed, with its 95 % interval by Student's t. Where the
-  interval contains 0, the row says "not told apart from noise". Several comparisons are not corrected for their
-  number: of twenty intervals around nothing one leaves 0 out by chance.
-- Figures of the paper are of models hundreds of times larger. They stand beside for the sign, not for the size.
-- One thread, deterministic algorithms: on the same machine a run gives the same figures bit for bit. Times and memory
-  depend on the machine and on what else it does.
+- Tables give mean ± standard deviation over seeds. A seed decides the first weights, dropout, and
+  what is drawn from the data; two arms of a seed share all that they can share.
+- A difference is the mean over seeds of arm minus baseline, seed by seed, with its 95 % interval by
+  Student's t. Where the interval contains 0, the table says "not told apart from noise". Intervals
+  are not corrected for the number of comparisons: of twenty around nothing, one leaves 0 out.
+- Figures of the paper are of models hundreds of times larger. They stand beside for the sign of a
+  difference, not for its size.
+- One thread, deterministic algorithms: on the same machine a run gives the same figures bit for
+  bit. Times and memory depend on the machine and on what else it does.
 """
 
 Records = Mapping[tuple[str, int], Record]

@@ -14,7 +14,7 @@ INSIDE = "test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-
 
 WIKIPEDIA = (
     "6.1 MB of raw Wikipedia XML, 206 pages, the same kind of dump as enwik8; a file of the "
-    "package gensim 4.4.0 (text CC BY-SA). 90 % are for training, 5 % for validation and 5 % for test."
+    "package gensim 4.4.0 (text CC BY-SA). 90 % are for training, 5 % for validation, 5 % for test."
 )
 """What the text is, for protocols."""
 
