@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+import lightning
 from lightning.pytorch import Callback, Trainer
 
 from datamodules import Enwik8
@@ -16,8 +17,41 @@ from lit_modules.callbacks.stages import Stages
 from lit_modules.language_model import LanguageModel
 from lit_modules.training.stages import Stage
 
-SCORED = 64
-"""Windows of the test part that are scored, each for its last `step` bytes."""
+MODEL: Mapping[str, Any] = {
+    "layers": 4,
+    "heads": 4,
+    "width": 64,
+    "dropout": 0.0,
+    "learning_rate": 3e-3,
+    "weight_decay": 0.05,
+    "betas": [0.9, 0.98],
+}
+"""The model of these rows: 0.2 million parameters, rotary positions unless a row says otherwise."""
+
+STEPS, LENGTH, ROWS = 500, 1024, 2
+"""Optimizer steps of a training, tokens of a sequence, and sequences of a step."""
+
+COMMON: Mapping[str, Any] = {
+    "model": MODEL,
+    "table": [{"steps": STEPS, "sequence_length": LENGTH, "batch_size": ROWS}],
+    "evaluation": {"eval_length": 2048, "eval_step": 1024, "eval_batch_size": 4},
+    "test_batches": 24,
+    "validation_batches": 4,
+    "validations": 10,
+}
+"""What the arms of these rows share, where a row does not say otherwise."""
+
+SETUP = (
+    f"Byte language model of {MODEL['layers']} layers, {MODEL['heads']} heads and width "
+    f"{MODEL['width']}, trained from scratch by the product's `LanguageModel`, `Stages` and "
+    f"Lightning's trainer: AdamW, rate {MODEL['learning_rate']}, cosine decay."
+)
+TRAINED = f"{STEPS} steps of {ROWS} sequences of {LENGTH:,} bytes."
+TESTED = (
+    f"Test: the same {24 * 4 * 1024:,} bytes for all, in windows of 2,048 bytes of which the last "
+    "1,024 are scored, so that each has at least 1,024 bytes before it."
+)
+"""The same in words, for protocols."""
 
 
 class Validations(Callback):
@@ -49,45 +83,49 @@ class Validations(Callback):
         self.found.append((self.tokens, self.seconds, bits))
         self._since = time.process_time()
 
+    def figures(self) -> dict[str, Any]:
+        """Return what a row records of it."""
+        return {
+            "tokens": self.tokens,
+            "training_seconds": self.seconds,
+            "course": [[tokens, bits] for tokens, _, bits in self.found],
+            "course_seconds": [[seconds, bits] for _, seconds, bits in self.found],
+        }
+
 
 def data_of(seed: int, **fields: Any) -> Enwik8:
     """Return the Wikipedia sample as a data set; the seed decides which sequences are drawn."""
     return Enwik8(str(wikipedia()), split="proportional", seed=seed, **fields)
 
 
-def train(
-    model: LanguageModel,
-    data: Enwik8,
-    table: Sequence[Mapping[str, Any]],
-    *,
-    validate_every: int,
-    validation_batches: int,
-    stages: Mapping[str, Any] | None = None,
-) -> tuple[Trainer, Validations]:
-    """Train a model on the stages of a table; return the trainer and the course of validation.
+def train(model: LanguageModel, data: Enwik8, arm: Mapping[str, Any]) -> Validations:
+    """Train a model on the stages of a table; return the course of validation.
 
     Args:
         model: The model.
         data: The data set.
-        table: Stages, as fields of `Stage`.
-        validate_every: Optimizer steps between two validations.
-        validation_batches: Batches of a validation.
-        stages: Further arguments of `Stages`.
+        arm: `table`, stages as fields of `Stage`; `validations`, how often the model is validated,
+            and `validation_batches`, on how many batches.
     """
     course = Validations()
-    settings = {"warmup": 0.05, "decay": "cosine", "floor": 0.02, **(stages or {})}
+    table = [Stage(**row) for row in arm["table"]]
+    steps = sum(stage.steps for stage in table)
     trainer = quiet_trainer(
-        callbacks=[Stages([Stage(**row) for row in table], **settings), SeedEachBatch(), course],
+        callbacks=[
+            Stages(table, warmup=0.05, decay="cosine", floor=0.02),
+            SeedEachBatch(),
+            course,
+        ],
         max_epochs=-1,
         gradient_clip_val=1.0,
         check_val_every_n_epoch=None,
-        val_check_interval=validate_every,
-        limit_val_batches=validation_batches,
+        val_check_interval=max(1, steps // arm["validations"]),
+        limit_val_batches=arm["validation_batches"],
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer.fit(model, datamodule=data)
-    return trainer, course
+    return course
 
 
 def test(model: LanguageModel, data: Enwik8, batches: int) -> float:
@@ -116,10 +154,19 @@ def quiet_trainer(**fields: Any) -> Trainer:
 
 
 def measure_pattern(arm: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """Train a model of the common size with the pattern of an arm, and test it.
+    """Train a model with a pattern from scratch, and test it.
 
     Args:
-        arm: `pattern`, and whatever of `table` and `model` is not as in the common size.
+        arm: `pattern`, as plain data, and what `COMMON` has.
         seed: Seed of weights and of the sequences that are drawn.
+
+    Returns:
+        `bits_per_byte` on the test part; `tokens` trained on; `course`, pairs of training tokens
+        and bits per byte in validation; `course_seconds`, the same over seconds of the processor;
+        and `training_seconds`, which these are of the whole training.
     """
-    raise NotImplementedError
+    lightning.seed_everything(seed, workers=True, verbose=False)
+    data = data_of(seed, **arm["evaluation"])
+    model = LanguageModel(data.vocabulary_size, pattern=arm["pattern"], **arm["model"])
+    course = train(model, data, arm)
+    return {"bits_per_byte": test(model, data, arm["test_batches"]), **course.figures()}

@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +43,14 @@ class Curve:
         x: Label of the first of each pair.
         y: Label of the second.
         log_x: Whether x has a logarithmic scale, of base 2.
+        exact: As in `Metric`; a curve over time is not.
     """
 
     name: str
     x: str
     y: str
     log_x: bool = False
+    exact: bool = True
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Protocol:
     Args:
         name: Lower-case words joined by hyphens; the module has underscores instead.
         question: What is asked, in one sentence.
-        arms: The configuration of each arm, as plain data; `measure` gets one of them.
+        arms: What is special to each arm, as plain data.
         seeds: Every arm is measured with each of them.
         metrics: Figures of the table; the first one is the row's main figure.
         comparisons: Pairs `(arm, baseline)` that are compared seed by seed.
@@ -67,6 +69,7 @@ class Protocol:
         paper: What the paper reports for it, or that it reports nothing.
         shows: What the row can show.
         does_not_show: What it cannot show.
+        common: What all arms share, as plain data; `measure` gets it joined with that of the arm.
         curve: What the plot draws.
         same: Figures of a run that must be equal in all arms of a seed, if any, such as the number
             of training tokens; the check of the page holds this.
@@ -83,6 +86,7 @@ class Protocol:
     paper: str
     shows: str
     does_not_show: str
+    common: Mapping[str, Any] = field(default_factory=dict)
     curve: Curve | None = None
     same: tuple[str, ...] = ()
 
@@ -105,6 +109,10 @@ class Protocol:
             raise ValueError(f"seeds of {self.name} must be different numbers, got {self.seeds}")
         if not self.metrics:
             raise ValueError(f"metrics of {self.name} must name at least one figure")
+
+    def configuration(self, arm: str) -> dict[str, Any]:
+        """Return the whole configuration of an arm, which is recorded with its figures."""
+        return {**self.common, **self.arms[arm]}
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ class Record:
         row: Name of the row.
         arm: Name of the arm.
         seed: The seed.
-        configuration: The arm as the protocol had it.
+        configuration: That of the arm and what all arms share, as the protocol had it.
         figures: What was measured.
         wall_seconds: Time by the clock; other programs may have run beside.
         processor_seconds: Time of the processor.
@@ -67,7 +67,8 @@ def read(folder: Path, protocol: Protocol) -> dict[tuple[str, int], Record]:
             with another configuration than the protocol has now, or lacks a figure.
     """
     found: dict[tuple[str, int], Record] = {}
-    for arm, configuration in protocol.arms.items():
+    for arm in protocol.arms:
+        configuration = protocol.configuration(arm)
         for seed in protocol.seeds:
             path = path_of(folder, protocol.name, arm, seed)
             if path.is_file():

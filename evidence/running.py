@@ -36,13 +36,13 @@ def choose(row: Row, arms: Sequence[str], seeds: Sequence[int]) -> list[tuple[st
     return [(arm, seed) for seed in seeds or protocol.seeds for arm in arms or protocol.arms]
 
 
-def measure(row: Row, arm: str, seed: int, work: Path = WORK) -> Record:
+def measure(row: Row, arm: str, seed: int) -> Record:
     """Measure one arm with one seed, on one thread and with deterministic algorithms."""
     import lightning
     import torch
 
     protocol = row.protocol
-    folder = work / protocol.name / f"{arm}-seed{seed}"
+    folder = WORK / protocol.name / f"{arm}-seed{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(1)
@@ -50,16 +50,22 @@ def measure(row: Row, arm: str, seed: int, work: Path = WORK) -> Record:
     try:
         lightning.seed_everything(seed, workers=True, verbose=False)
         wall, processor = time.perf_counter(), time.process_time()
-        figures = row.measure(dict(protocol.arms[arm]), seed, folder)
+        figures = row.measure(protocol.configuration(arm), seed, folder)
         wall, processor = time.perf_counter() - wall, time.process_time() - processor
         about = records.about()
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(strict)
     return Record(
-        protocol.name, arm, seed, protocol.arms[arm], figures, round(wall, 2), round(processor, 2),
-        about,
-    )  # fmt: skip
+        row=protocol.name,
+        arm=arm,
+        seed=seed,
+        configuration=protocol.configuration(arm),
+        figures=figures,
+        wall_seconds=round(wall, 2),
+        processor_seconds=round(processor, 2),
+        about=about,
+    )
 
 
 def run(
@@ -105,14 +111,16 @@ def again(
 
 def differences(row: Row, then: Any, now: Any) -> list[str]:
     """Return in words which exact figures differ between two measurements; [] where none does."""
-    measured = {metric.name for metric in row.protocol.metrics if not metric.exact}
+    curve = row.protocol.curve
+    shown = (*row.protocol.metrics, *([curve] if curve else ()))
+    measured = {one.name for one in shown if not one.exact}
     found = []
     for name in sorted((set(then) | set(now)) - measured):
         old, new = then.get(name), now.get(name)
         if old != new:
             by = f" ({new - old:+.3g})" if _numbers(old, new) else ""
-            shown = f"{old} then, {new} now{by}" if _numbers(old, new) else "not the same"
-            found.append(f"{name}: {shown}")
+            both = f"{old} then, {new} now{by}" if _numbers(old, new) else "not the same"
+            found.append(f"{name}: {both}")
     return found
 
 
