@@ -28,7 +28,7 @@ MODEL: Mapping[str, Any] = {
 }
 """The model of these rows: 0.2 million parameters, rotary positions unless a row says otherwise."""
 
-STEPS, LENGTH, ROWS = 500, 1024, 2
+STEPS, LENGTH, ROWS = 1500, 1024, 1
 """Optimizer steps of a training, tokens of a sequence, and sequences of a step."""
 
 COMMON: Mapping[str, Any] = {
@@ -36,7 +36,7 @@ COMMON: Mapping[str, Any] = {
     "table": [{"steps": STEPS, "sequence_length": LENGTH, "batch_size": ROWS}],
     "evaluation": {"eval_length": 2048, "eval_step": 1024, "eval_batch_size": 4},
     "test_batches": 24,
-    "validation_batches": 4,
+    "validation_batches": 2,
     "validations": 10,
 }
 """What the arms of these rows share, where a row does not say otherwise."""
@@ -46,7 +46,7 @@ SETUP = (
     f"{MODEL['width']}, trained from scratch by the product's `LanguageModel`, `Stages` and "
     f"Lightning's trainer: AdamW, rate {MODEL['learning_rate']}, cosine decay."
 )
-TRAINED = f"{STEPS} steps of {ROWS} sequences of {LENGTH:,} bytes."
+TRAINED = f"{STEPS:,} steps of a sequence of {LENGTH:,} bytes."
 TESTED = (
     f"Test: the same {24 * 4 * 1024:,} bytes for all, in windows of 2,048 bytes of which the last "
     "1,024 are scored, so that each has at least 1,024 bytes before it."
