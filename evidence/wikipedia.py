@@ -13,6 +13,9 @@ from pathlib import Path
 
 __all__ = ["plain", "write_pages"]
 
+SHORTEST = 2000
+"""Pages with fewer characters, such as redirections, are left out."""
+
 _REMOVED = re.compile(
     r"<!--.*?-->|<ref[^>/]*/>|<(ref|math|gallery|timeline|imagemap|pre)\b.*?</\1\s*>|<[^<>]*>",
     re.DOTALL | re.IGNORECASE,
@@ -37,19 +40,20 @@ def plain(markup: str) -> str:
     return _GAPS.sub("\n", _MARKS.sub("", text)).strip()
 
 
-def write_pages(dump: Path, folder: Path, *, held_out: int = 16, shortest: int = 2000) -> None:
+def write_pages(dump: Path, folder: Path, *, held_out: int, shortest: int | None = None) -> None:
     """Write `train.jsonl` and `val.jsonl`, one page a line: `{"title", "text"}`.
 
     Args:
         dump: An XML dump, plain or compressed by bzip2.
         folder: Where the two files go.
         held_out: Pages that are not trained on: those whose title has the smallest SHA-256.
-        shortest: Pages with fewer characters, such as redirections, are left out.
+        shortest: In place of `SHORTEST`.
     """
+    least = SHORTEST if shortest is None else shortest
     pages = [
         {"title": title, "text": text}
         for title, markup in _pages(dump)
-        if len(text := plain(markup)) >= shortest
+        if len(text := plain(markup)) >= least
     ]
     pages.sort(key=lambda page: hashlib.sha256(page["title"].encode()).hexdigest())
     folder.mkdir(parents=True, exist_ok=True)
