@@ -95,8 +95,8 @@ def measure(arm: dict[str, Any], seed: int, folder: Path) -> dict[str, Any]:
         train_examples=steps * arm["data"]["batch_size"],
         seed=seed,
         global_tokens=arm["global_tokens"],
-        preprocess_workers=1,
-        cache_dir=str(folder / "cache"),
+        preprocess_workers=0,
+        cache_dir=str(folder.parent / "cache"),
     )
     encoder = EncoderSettings(**arm["encoder"], global_projections=arm["global_projections"])
     model = CandidateChoice(

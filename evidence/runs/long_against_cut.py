@@ -78,7 +78,7 @@ def measure(arm: dict[str, Any], seed: int, folder: Path) -> dict[str, Any]:
         eval_batch_size=1,
         seed=seed,
         keep_shared=False,
-        preprocess_workers=1,
+        preprocess_workers=0,
         cache_dir=str(texts / "cache"),
     )
     encoder = EncoderSettings(path=weights, max_length=arm["max_length"], window=arm["window"])

@@ -6,10 +6,7 @@ import csv
 import json
 from pathlib import Path
 
-import pytest
 import torch
-
-from evidence import samples, text
 
 WORDS = ["a", "film", "good", "bad", "dull", "fine", "was", "it", "the", "and"]
 
@@ -64,14 +61,3 @@ def reviews(file: Path, long: int) -> Path:
 def lines(file: Path) -> list[dict[str, str]]:
     """Read JSON lines."""
     return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
-
-
-@pytest.fixture
-def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Puts the small encoder and texts in place of the real ones; returns a folder for the run."""
-    monkeypatch.setenv(samples.ENCODER, str(encoder(tmp_path / "bert")))
-    monkeypatch.setenv(text.VARIABLE, str(dump(tmp_path / "dump.xml", 12)))
-    monkeypatch.setenv(samples.REVIEWS, str(reviews(tmp_path / "reviews.csv", 6)))
-    folder = tmp_path / "build" / "row" / "arm-seed0"
-    folder.mkdir(parents=True)
-    return folder

@@ -10,7 +10,6 @@ import pytest
 from evidence import wikipedia
 from evidence.encoders import COMMON, go_on, prepared
 from lit_modules.weights import load_encoder, load_masked_lm
-from tests.evidence.encoder_fakes import small  # noqa: F401
 
 ARM: dict[str, Any] = {
     **COMMON,
@@ -31,7 +30,7 @@ def _short_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wikipedia, "SHORTEST", 100)
 
 
-def test_a_seed_gives_the_same_course_whether_or_not_the_start_is_there(small: Path) -> None:  # noqa: F811
+def test_a_seed_gives_the_same_course_whether_or_not_the_start_is_there(small: Path) -> None:
     first = go_on(ARM, 3, small)
     assert [step for step, _ in first["course"]] == [0, 2, 4]
     assert (first["before"], first["after"]) == (first["course"][0][1], first["course"][-1][1])
@@ -39,7 +38,7 @@ def test_a_seed_gives_the_same_course_whether_or_not_the_start_is_there(small: P
     assert go_on(ARM, 4, small)["course"] != first["course"]
 
 
-def test_arms_start_from_the_same_weights_but_for_the_positions(small: Path) -> None:  # noqa: F811
+def test_arms_start_from_the_same_weights_but_for_the_positions(small: Path) -> None:
     base, short = prepared(ARM, small.parents[1])
     assert prepared(ARM, small.parents[1]) == (base, short)
     found = {}
@@ -60,7 +59,7 @@ def test_arms_start_from_the_same_weights_but_for_the_positions(small: Path) -> 
     assert copies[-64:].reshape(2, 32, -1).equal(table[-32:].expand(2, -1, -1))
 
 
-def test_another_start_is_made_anew(small: Path) -> None:  # noqa: F811
+def test_another_start_is_made_anew(small: Path) -> None:
     first = prepared(ARM, small.parents[1])
     other = {**ARM, "base": {**ARM["base"], "steps": 5}}
     assert prepared(other, small.parents[1]) != first
