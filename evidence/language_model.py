@@ -125,6 +125,9 @@ def train(model: LanguageModel, data: Enwik8, arm: Mapping[str, Any]) -> Validat
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer.fit(model, datamodule=data)
+    # A trainer that is told to stop ends as if all were done; such figures must not be recorded.
+    if trainer.global_step != steps:
+        raise RuntimeError(f"training stopped at step {trainer.global_step} of {steps}")
     return course
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evidence import runs
+FOLDER = Path(__file__).parent / "runs"
 
 Measure = Callable[[dict[str, Any], int, Path], dict[str, Any]]
 """Trains and tests one arm with one seed; the folder is for checkpoints, if any are kept."""
@@ -125,8 +124,8 @@ class Row:
 
 def names() -> list[str]:
     """Return the names of all rows, sorted."""
-    found = (module.name for module in pkgutil.iter_modules(runs.__path__) if not module.ispkg)
-    return sorted(name.replace("_", "-") for name in found if not name.startswith("_"))
+    found = (path.stem for path in FOLDER.glob("*.py") if not path.stem.startswith("_"))
+    return sorted(name.replace("_", "-") for name in found)
 
 
 def row(name: str) -> Row:

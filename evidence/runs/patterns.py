@@ -52,8 +52,8 @@ PROTOCOL = Protocol(
     comparisons=tuple((arm, "window") for arm in ARMS if arm != "window"),
     setup=f"{SETUP} {TRAINED} Numbers of each pattern are such that its visible pairs at 1,024 "
     "bytes, on average of layers and heads, are those of a window of 64 keys within 1 %; full "
-    f"attention has eight times as many and is the ceiling. {TESTED} Memory: how far a process rises "
-    "in one step of one sequence of 8,192 bytes, forward and backward.",
+    f"attention has eight times as many and is the ceiling. {TESTED} Memory: how far a process "
+    "rises in one step of one sequence of 8,192 bytes, forward and backward.",
     data=WIKIPEDIA,
     paper="reports nothing: it compares with published figures of other models.",
     shows="where pairs are best spent in a short training, and what each pattern costs in time and "

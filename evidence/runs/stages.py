@@ -55,8 +55,8 @@ PROTOCOL = Protocol(
     setup=f"{SETUP} Stages of 64, 128, 256, 512 and 1,024 bytes with windows of 2 to 32 keys in "
     f"stage 1 and 32 to 512 in stage 5, {', '.join(map(str, STAGE_STEPS))} steps of "
     f"{ROWS * 1024:,} bytes; against as many steps at 1,024 bytes with the last windows, and "
-    f"{EQUAL_TIME} such steps, which take as long by a pilot. One learning rate for all: the cosine "
-    f"of the share of the steps done, and a warm-up at the start of each stage. {TESTED}",
+    f"{EQUAL_TIME} such steps, which take as long by a pilot. One learning rate for all: the "
+    f"cosine of the share of the steps done, and a warm-up at the start of each stage. {TESTED}",
     data=WIKIPEDIA,
     paper="stages train faster, since local context is learned first and cheaply (section 4.2); no "
     "figures. It halves the learning rate with each stage, here it is left as it is.",
@@ -71,9 +71,7 @@ PROTOCOL = Protocol(
             "dilation": 1,
         },
     },
-    curve=Curve(
-        "course_seconds", "seconds of training", "bits per byte, validation", exact=False
-    ),
+    curve=Curve("course_seconds", "seconds of training", "bits per byte, validation", exact=False),
 )
 
 
