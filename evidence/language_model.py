@@ -28,7 +28,7 @@ MODEL: Mapping[str, Any] = {
 }
 """The model of these rows: 0.2 million parameters, rotary positions unless a row says otherwise."""
 
-STEPS, LENGTH, ROWS = 1500, 1024, 1
+STEPS, LENGTH, ROWS = 1000, 1024, 1
 """Optimizer steps of a training, tokens of a sequence, and sequences of a step."""
 
 COMMON: Mapping[str, Any] = {

@@ -26,8 +26,9 @@ PROTOCOL = Protocol(
     ),
     comparisons=(("alibi", "rotary"), ("t5", "rotary"), ("transformer-xl", "rotary")),
     setup=f"{SETUP} Full causal attention. {STEPS:,} steps of {ROWS} sequences of "
-    f"{TRAINED_LENGTH} bytes. Test: the same {BYTES:,} bytes, cut into windows of 512, 1,024 and 2,048 bytes that "
-    "do not overlap, every byte scored; longer windows give more context on average.",
+    f"{TRAINED_LENGTH} bytes. Test: the same {BYTES:,} bytes, cut into windows of 512, 1,024 and "
+    "2,048 bytes that do not overlap, every byte scored; longer windows give more "
+    "context on average.",
     data=WIKIPEDIA,
     paper="reports nothing. That of ALiBi (Press et al. 2022, figure 1) trains on 512 tokens of "
     "WikiText-103 and tests on more: ALiBi stays good, T5's bias for some hundreds of tokens more, "

@@ -12,7 +12,7 @@ from evidence.protocol import Curve, Metric, Protocol
 from evidence.text import WIKIPEDIA
 from lit_modules.language_model import LanguageModel
 
-SEGMENT, WINDOW, ROWS, STEPS = 128, 256, 8, 1500
+SEGMENT, WINDOW, ROWS, STEPS = 128, 256, 8, 1000
 TEST_ROWS, TEST_BATCHES = 8, 96
 
 PROTOCOL = Protocol(
@@ -28,9 +28,9 @@ PROTOCOL = Protocol(
     ),
     comparisons=(("memory", "none"),),
     setup=f"{SETUP} {STEPS:,} steps of {ROWS} segments of {SEGMENT} bytes that continue one "
-    f"another, a window of {WINDOW} keys before the query in every layer of both arms. With memory, a "
-    f"segment sees what is in the window from the {WINDOW} bytes before it, so that the last layer "
-    f"draws on {4 * WINDOW:,} bytes; without, it sees itself alone. Test: the same "
+    f"another, a window of {WINDOW} keys before the query in every layer of both arms. With "
+    f"memory, a segment sees what is in the window from the {WINDOW} bytes before it, so that the "
+    f"last layer draws on {4 * WINDOW:,} bytes; without, it sees itself alone. Test: the same "
     f"{TEST_ROWS * TEST_BATCHES * SEGMENT:,} bytes, every byte scored, each model with the memory "
     "it was trained with, with memory, and without.",
     data=WIKIPEDIA,

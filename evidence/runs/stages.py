@@ -12,8 +12,8 @@ from evidence.text import WIKIPEDIA
 WINDOWS = (2, 4, 16, 32)
 """Keys before the query in stage 1; sixteen times as many in stage 5."""
 
-STAGE_STEPS = (750, 270, 210, 150, 120)
-EQUAL_TIME = 900
+STAGE_STEPS = (500, 180, 140, 100, 80)
+EQUAL_TIME = 660
 """Steps at full length in the time of the five stages, from a pilot."""
 
 
