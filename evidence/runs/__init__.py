@@ -1,0 +1,1 @@
+"""The rows: a module each, with `PROTOCOL` and `measure(arm, seed, folder)`."""
