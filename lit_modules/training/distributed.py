@@ -20,6 +20,7 @@ __all__ = [
     "leave_meta",
     "place",
     "place_head",
+    "replicas",
     "sum_over_processes",
     "world_size",
 ]
@@ -36,6 +37,16 @@ def sum_over_processes(tensor: Tensor) -> Tensor:
         tensor = tensor.clone()
         dist.all_reduce(tensor)
     return tensor
+
+
+def replicas(module: LightningModule) -> int:
+    """Return how many batches are trained on at the same time, by one process each or by several.
+
+    With one process for each, that is the number of processes.
+    """
+    trainer = getattr(module, "_trainer", None)
+    given = None if trainer is None else trainer.distributed_sampler_kwargs
+    return world_size() if given is None else int(given["num_replicas"])
 
 
 def gather(state: Any) -> list[Any]:
