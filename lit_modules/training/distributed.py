@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
+import lit_modules.training.context_parallel  # noqa: F401  Registers its strategies by name.
 from lit_modules.nn.materialize import allocate, reset
 
 __all__ = [
