@@ -32,7 +32,12 @@ from torch.utils._pytree import tree_flatten_with_path
 from sparse_patterns.distributed.context.split import Split, split_over
 from sparse_patterns.distributed.exchange import told
 
-__all__ = ["ContextParallelStrategy", "ShardedContextParallelStrategy"]
+__all__ = [
+    "ContextParallelStrategy",
+    "ShardedContextParallelStrategy",
+    "check_module",
+    "digest",
+]
 
 Size = int | Literal["auto"]
 
@@ -107,7 +112,7 @@ class _Context(ParallelStrategy):
         module = self.lightning_module
         assert module is not None
         if self._split is not None:
-            _check_module(module, trainer.state.fn == TrainerFn.FITTING)
+            check_module(module, trainer.state.fn == TrainerFn.FITTING)
         super().setup(trainer)
 
     # ---------------------------------------------------------------- batches
@@ -226,7 +231,13 @@ class ShardedContextParallelStrategy(_Context, ModelParallelStrategy):
         super().setup_environment()
 
 
-def _check_module(module: LightningModule, training: bool) -> None:
+def check_module(module: LightningModule, training: bool) -> None:
+    """Refuse a model that cannot run where sequences are cut among processes.
+
+    Raises:
+        TypeError: The module does not say that it cuts its batches.
+        ValueError: Parts of the model cannot; the message names them.
+    """
     if not getattr(module, "splits_sequences", False):
         raise TypeError(
             f"{type(module).__name__} does not say that it can train where sequences are cut among "
@@ -245,7 +256,7 @@ def _check_module(module: LightningModule, training: bool) -> None:
 
 def _check_same(batch: Any, split: Split, device: torch.device) -> None:
     """Refuse batches that differ among the processes of a group."""
-    own = torch.tensor(_digest(batch), device=device)
+    own = torch.tensor(digest(batch), device=device)
     every = [torch.empty_like(own) for _ in range(split.ranks)]
     with told("compare its batch with those of the others", split.group):
         distributed.all_gather(every, own, group=split.group)
@@ -253,14 +264,14 @@ def _check_same(batch: Any, split: Split, device: torch.device) -> None:
     if len(set(digests)) > 1:
         other = next(rank for rank, one in enumerate(digests) if one != digests[0])
         raise ValueError(
-            f"the processes that share a sequence must read the same batch, but ranks 0 and {other} "
-            f"of {split.ranks} have different ones: shuffle and draw by one seed, and take the "
-            "share of trainer.distributed_sampler_kwargs"
+            "the processes that share a sequence must read the same batch, but ranks 0 and "
+            f"{other} of {split.ranks} have different ones: shuffle and draw by one seed, and take "
+            "the share of trainer.distributed_sampler_kwargs"
         )
 
 
-def _digest(batch: Any) -> int:
-    """Return a number of the content of a batch."""
+def digest(batch: Any) -> int:
+    """Return a number that tells batches apart: of all tensors, texts and numbers in one."""
     found = blake2b(digest_size=7)
     for path, leaf in tree_flatten_with_path(batch)[0]:
         found.update(repr(path).encode())
@@ -275,6 +286,6 @@ def _digest(batch: Any) -> int:
 
 for _name, _strategy, _about in (
     ("context-parallel", ContextParallelStrategy, "sequences cut among processes"),
-    ("context-parallel-fsdp", ShardedContextParallelStrategy, "the same, parameters sharded"),
+    ("context-parallel-fsdp", ShardedContextParallelStrategy, "likewise, parameters sharded"),
 ):
     StrategyRegistry.register(_name, _strategy, description=_about)

@@ -7,6 +7,7 @@ process is a fork of this one.
 
 import json
 import os
+import signal
 import socket
 import sys
 import traceback
@@ -15,14 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch._dynamo  # Imported once, before the processes are forked.
+import torch._dynamo  # Imported once, before the processes are forked: by optimizers.
 from lightning.pytorch import Callback, Trainer, seed_everything
+from torch.utils.data import DataLoader
 
+import sparse_patterns as sp
+from lit_modules.callbacks.checkpoints import LastCheckpoint
+from lit_modules.language_model import LanguageModel
 from lit_modules.training.context_parallel import (
     ContextParallelStrategy,
     ShardedContextParallelStrategy,
 )
+from tests.lit_modules.modules.kinds import batches as batches_of
 from tests.lit_modules.modules.kinds import data, make, trainer
+from tests.lit_modules.task_batches import TaskData
 
 
 class Losses(Callback):
@@ -49,7 +56,7 @@ def trained(kind: str, strategy: str, folder: Path, epochs: int = 2) -> dict[str
     ranks = int(os.environ["RANKS"])
     losses = Losses()
     given: dict[str, Any] = {"max_epochs": epochs, "use_distributed_sampler": False}
-    given["precision"] = os.environ.get("PRECISION", "64-true")
+    given["precision"] = os.environ["PRECISION"]
     run = trainer(losses, strategy=strategies(strategy), devices=ranks, **given)
     model = make(kind)
     run.fit(model, datamodule=data(kind, 2))
@@ -70,6 +77,103 @@ def _plain(prediction: Any) -> Any:
 def train(folder: Path, strategy: str, *kinds: str) -> dict[str, Any]:
     """Train modules one after the other."""
     return {kind: trained(kind, strategy, folder) for kind in kinds}
+
+
+class Peak(Callback):
+    """Notes the most memory of each training step, in bytes above that before training."""
+
+    def __init__(self) -> None:
+        self.before = 0
+        self.found: list[int] = []
+
+    def on_train_start(self, *_: Any) -> None:
+        self.before = _memory("VmRSS")
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        Path("/proc/self/clear_refs").write_text("5")  # The peak begins anew.
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.found.append(_memory("VmHWM") - self.before)
+
+
+def _memory(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+
+def memory(folder: Path, strategy: str, length: str, sizes: str) -> dict[str, Any]:
+    """Train a language model and return the most memory of a step, and of the process."""
+    seed_everything(0, verbose=False)
+    fields = {"dropout": 0.0, **json.loads(sizes)}
+    model = LanguageModel(256, **fields)
+    ids = torch.randint(256, (4, 1, int(length)))
+    batches = [{"input_ids": one, "labels": one} for one in ids]
+    peak, ranks = Peak(), int(os.environ["RANKS"])
+    run = trainer(peak, strategy=strategies(strategy), devices=ranks, max_epochs=1)
+    run.fit(model, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
+    return {"step": max(peak.found), "process": peak.before + max(peak.found), "all": peak.found}
+
+
+class Kill(Callback):
+    """Ends the process as a signal does, in the middle of the second epoch."""
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == 6:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _language(folder: Path, strategy: str, *callbacks: Callback, **given: Any) -> Trainer:
+    seed_everything(0, verbose=False)
+    ranks = int(os.environ["RANKS"])
+    same: dict[str, Any] = {"max_epochs": 2, "use_distributed_sampler": False}
+    same |= {"precision": os.environ["PRECISION"], "devices": ranks, "enable_checkpointing": True}
+    run = trainer(*callbacks, LastCheckpoint(folder, 4), strategy=strategies(strategy), **same)
+    run.fit(make("language"), datamodule=data("language", 2), **given)
+    return run
+
+
+def killed(folder: Path, strategy: str) -> None:
+    """Train until the process is killed, with a checkpoint after the first epoch."""
+    _language(folder, strategy, Kill())
+
+
+def resumed(folder: Path, strategy: str) -> dict[str, Any]:
+    """Go on from the checkpoint that a killed run has left."""
+    run = _language(folder, strategy, ckpt_path=str(folder / "last.ckpt"))
+    run.save_checkpoint(folder / "language.ckpt")
+    return {"steps": run.global_step}
+
+
+class _Other(TaskData):
+    """Batches that differ between processes."""
+
+    def train_dataloader(self) -> Any:
+        batches = batches_of("language")
+        batches[1]["input_ids"][0, 3] += int(os.environ["LOCAL_RANK"])
+        return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
+
+
+def refused(folder: Path) -> dict[str, str]:
+    """Return the errors of runs that do not fit together."""
+    rank = int(os.environ["LOCAL_RANK"])
+    window = sp.Window(3 + rank, 0)
+
+    def run(strategy: str, data_: Any, **fields: Any) -> str:
+        seed_everything(0, verbose=False)
+        given = {"max_epochs": 1, "devices": 2, "use_distributed_sampler": False}
+        try:
+            fit = trainer(strategy=strategies(strategy), **given)
+            fit.fit(make("language", **fields), datamodule=data_)
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+        return "no error"
+
+    return {
+        "sizes": run("context:3", data("language")),
+        "batches": run("context", _Other(batches_of("language"))),
+        "patterns": run("context", data("language"), pattern=window),
+        "after all": run("context", data("language")),
+    }
 
 
 def work(folder: Path, rank: int, function: str, words: list[str]) -> None:
