@@ -69,16 +69,16 @@ class _Context(ParallelStrategy):
         return self._grid()[1]
 
     def _grid(self) -> tuple[int, int]:
-        data, context = self._sizes
-        world = self.world_size
-        if data == "auto":
-            data = 1 if context == "auto" else max(1, world // context)
-        if context == "auto":
-            context = max(1, world // data)
+        (given, wanted), world = self._sizes, self.world_size
+        if isinstance(given, int):
+            data = given
+        else:
+            data = max(1, world // wanted) if isinstance(wanted, int) else 1
+        context = wanted if isinstance(wanted, int) else max(1, world // data)
         if data * context != world:
             raise ValueError(
                 f"data_parallel_size x context_parallel_size must be the number of processes "
-                f"({world}), got {self._sizes[0]} x {self._sizes[1]}"
+                f"({world}), got {given} x {wanted}"
             )
         return data, context
 

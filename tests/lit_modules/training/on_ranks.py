@@ -1,8 +1,8 @@
 """Training runs on several processes, for `test_context_parallel.py`.
 
-`python -m ... FOLDER RANKS FUNCTION [WORD ...]` calls a function on each rank of a group, and
-writes what it returns there, or the error, to FOLDER/RANK.json. Libraries are imported once: each
-process is a fork of this one.
+`python -m ... FOLDER RANKS FUNCTION [WORD ...] [-- FOLDER RANKS FUNCTION ...]` calls a function on
+each rank of a group, and writes what it returns there, or the error, to FOLDER/RANK.json; one group
+after the other. Libraries are imported once: each process is a fork of this one.
 """
 
 import json
@@ -115,10 +115,13 @@ def memory(folder: Path, strategy: str, length: str, sizes: str) -> dict[str, An
 
 
 class Kill(Callback):
-    """Ends the process as a signal does, in the middle of the second epoch."""
+    """Ends processes as a signal does, in the middle of the second epoch."""
+
+    def __init__(self, ranks: tuple[int, ...] = (0, 1)) -> None:
+        self.ranks = ranks
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
-        if trainer.global_step == 6:
+        if trainer.global_step == 6 and trainer.global_rank in self.ranks:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -142,6 +145,15 @@ def resumed(folder: Path, strategy: str) -> dict[str, Any]:
     run = _language(folder, strategy, ckpt_path=str(folder / "last.ckpt"))
     run.save_checkpoint(folder / "language.ckpt")
     return {"steps": run.global_step}
+
+
+def left_alone(folder: Path) -> str:
+    """Return the error of the first process when the other one dies."""
+    try:
+        _language(folder, "context", Kill((1,)))
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "no error"
 
 
 class _Other(TaskData):
@@ -192,18 +204,13 @@ def work(folder: Path, rank: int, function: str, words: list[str]) -> None:
     os._exit(0)
 
 
-def main() -> None:
-    """Run all processes at once, and wait for them."""
-    folder, ranks, function, words = Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:]
+def run_group(folder: Path, ranks: str, function: str, words: list[str]) -> None:
+    """Run the processes of a group, and wait for them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    os.environ |= {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": ranks,
-        "RANKS": ranks,
-    }
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"WORLD_SIZE": ranks, "RANKS": ranks}
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     children = []
     for rank in range(int(ranks)):
@@ -213,6 +220,15 @@ def main() -> None:
         children.append(child)
     for child in children:
         os.waitpid(child, 0)
+
+
+def main() -> None:
+    """Run all groups."""
+    rest = sys.argv[1:]
+    while rest:
+        end = rest.index("--") if "--" in rest else len(rest)
+        (folder, ranks, function, *words), rest = rest[:end], rest[end + 1 :]
+        run_group(Path(folder), ranks, function, words)
 
 
 if __name__ == "__main__":

@@ -23,27 +23,37 @@ ROOT = Path(__file__).parents[3]
 EVERY_DAY = ["language", "masked", "classification"]
 
 
-def on_ranks(
-    folder: Path, ranks: int, function: str, *words: str, precision: str = "64-true"
-) -> list[Any]:
-    """What a function of `on_ranks.py` returns on each rank."""
-    folder.mkdir(exist_ok=True)
+Group = tuple[Path, int, str, list[str]]
+"""Where files go, the number of processes, a function of `on_ranks.py`, and its words."""
+
+
+def on_ranks(*groups: Group, precision: str = "64-true") -> list[list[Any]]:
+    """What functions return on each rank of groups of processes; None where one was killed."""
+    words: list[str] = []
+    for folder, ranks, function, own in groups:
+        folder.mkdir(exist_ok=True)
+        for file in folder.glob("*.json"):
+            file.unlink()
+        words += ["--", str(folder), str(ranks), function, *own]
+    program = [sys.executable, "-W", "ignore", "-m", "tests.lit_modules.training.on_ranks"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [
-            *(sys.executable, "-W", "ignore", "-m", "tests.lit_modules.training.on_ranks"),
-            *(str(folder), str(ranks), function, *words),
-        ],
+        [*program, *words[1:]],
         cwd=ROOT,
         env={**environment, "PRECISION": precision},
         capture_output=True,
         text=True,
         timeout=900,
     )
-    found = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(ranks)]
-    for one in found:
-        assert "error" not in one, (one, done.stderr[-6000:])
-    return found
+    assert done.returncode == 0, done.stderr[-6000:]
+    every = []
+    for folder, ranks, _, _ in groups:
+        files = [folder / f"{rank}.json" for rank in range(ranks)]
+        found = [json.loads(file.read_text()) if file.exists() else None for file in files]
+        for one in found:
+            assert not one or "error" not in one, (one, done.stderr[-6000:])
+        every.append(found)
+    return every
 
 
 def same(one: Any, other: Any, close: float) -> bool:
@@ -63,9 +73,10 @@ def compare(folder: Path, ranks: int, strategy: str, kinds: list[str]) -> None:
     precision = "32-true" if strategy == "fsdp" else "64-true"
     # Adam makes steps as large as the learning rate of gradients that are rounded zeros.
     close, atol = (1e-4, 1e-2) if strategy == "fsdp" else (1e-9, 1e-9)
-    (expected,) = on_ranks(folder / "one", 1, "train", "auto", *kinds, precision=precision)
-    first, *others = on_ranks(
-        folder / "more", ranks, "train", strategy, *kinds, precision=precision
+    (expected,), (first, *others) = on_ranks(
+        (folder / "one", 1, "train", ["auto", *kinds]),
+        (folder / "more", ranks, "train", [strategy, *kinds]),
+        precision=precision,
     )
     for kind in kinds:
         one, more = expected[kind], first[kind]
@@ -108,12 +119,14 @@ def test_other_numbers_of_processes(tmp_path: Path, ranks: int, strategy: str) -
 @pytest.mark.parametrize(("before", "after"), [(2, 2), (2, 1), (1, 2)])
 def test_a_killed_run_resumes_on_any_number(tmp_path: Path, before: int, after: int) -> None:
     names = {1: "auto", 2: "context"}
-    on_ranks(tmp_path / "one", 1, "train", "auto", "language")
     folder = tmp_path / "killed"
-    with pytest.raises(FileNotFoundError):  # Killed, it says nothing.
-        on_ranks(folder, before, "killed", names[before])
+    _, killed = on_ranks(
+        (tmp_path / "one", 1, "train", ["auto", "language"]),
+        (folder, before, "killed", [names[before]]),
+    )
+    assert killed == [None] * before
     assert (folder / "last.ckpt").exists()
-    on_ranks(folder, after, "resumed", names[after])
+    on_ranks((folder, after, "resumed", [names[after]]))
     same_weights(tmp_path / "one", folder, "language")
 
 
@@ -123,8 +136,10 @@ def test_memory_of_a_process_does_not_grow_with_the_sequence(tmp_path: Path) -> 
     sizes = json.dumps(
         {"layers": 4, "heads": 4, "width": 256, "pattern": {"window": {"left": 255, "right": 0}}}
     )
-    (one,) = on_ranks(tmp_path / "one", 1, "memory", "auto", "2048", sizes)
-    more = on_ranks(tmp_path / "more", 4, "memory", "context", "8192", sizes)
+    (one,), more = on_ranks(
+        (tmp_path / "one", 1, "memory", ["auto", "2048", sizes]),
+        (tmp_path / "more", 4, "memory", ["context", "8192", sizes]),
+    )
     assert max(rank["step"] for rank in more) <= 1.15 * one["step"]
     assert max(rank["process"] for rank in more) <= 1.15 * one["process"]
 
@@ -132,7 +147,7 @@ def test_memory_of_a_process_does_not_grow_with_the_sequence(tmp_path: Path) -> 
 @pytest.mark.slow
 @pytest.mark.long
 def test_what_does_not_fit_is_one_error_on_all(tmp_path: Path) -> None:
-    found = on_ranks(tmp_path, 2, "refused")
+    (found,) = on_ranks((tmp_path, 2, "refused", []))
     messages = {
         "sizes": "must be the number of processes (2), got 3 x auto",
         "batches": "must read the same batch, but ranks 0 and 1 of 2 have different ones",
@@ -142,6 +157,14 @@ def test_what_does_not_fit_is_one_error_on_all(tmp_path: Path) -> None:
     for name, message in messages.items():
         for rank in found:
             assert message in rank[name]
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_a_process_that_dies_is_an_error_of_the_others(tmp_path: Path) -> None:
+    ((first, second),) = on_ranks((tmp_path, 2, "left_alone", []))
+    assert second is None
+    assert "another process died" in first or "Connection closed by peer" in first
 
 
 class Plain(LanguageModel):
