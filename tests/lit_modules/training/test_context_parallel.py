@@ -127,7 +127,8 @@ def test_a_killed_run_resumes_on_any_number(tmp_path: Path, before: int, after: 
     assert killed == [None] * before
     assert (folder / "last.ckpt").exists()
     on_ranks((folder, after, "resumed", [names[after]]))
-    same_weights(tmp_path / "one", folder, "language")
+    # A trainer loads weights before it makes the module float64.
+    same_weights(tmp_path / "one", folder, "language", 1e-6)
 
 
 @pytest.mark.slow
