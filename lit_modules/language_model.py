@@ -18,7 +18,15 @@ from lit_modules.training.compilation import compile_once
 from lit_modules.training.distributed import device_of_run, leave_meta, place
 from lit_modules.training.memories import Memories
 from lit_modules.training.optimization import check_rates, configure_adamw
-from lit_modules.training.scoring import NOT_SCORED, Batch, ScoredModule, total_nats, units_scored
+from lit_modules.training.scoring import (
+    NOT_SCORED,
+    Batch,
+    ScoredModule,
+    own_stretch,
+    total_nats,
+    units_scored,
+)
+from sparse_patterns.distributed.context.split import current_split, undivided
 
 __all__ = ["LanguageModel"]
 
@@ -189,6 +197,16 @@ class LanguageModel(ScoredModule):
         memory = self._memories.tokens("test") or None
         return generate(self.decoder, prompt_ids, max_new, memory=memory, **sampling)
 
+    def why_not_split(self, training: bool) -> list[str]:
+        """Return why the model cannot run where sequences are cut among processes.
+
+        Args:
+            training: Whether it is to be trained.
+        """
+        return [f"memory of earlier segments ({self._memories.longest} tokens)"] * (
+            self._memories.longest > 0
+        )
+
     def _whole_reach(self) -> int:
         reaches = self.net.reaches()
         limited = [reach for reach in reaches if reach is not None]
@@ -210,16 +228,24 @@ class LanguageModel(ScoredModule):
         given |= self._memories.recall(part, batch, self.decoder)
         out = self.decoder(batch["input_ids"], **given)
         self._memories.store(part, out.memory, batch)
-        nats = total_nats(out.logits.flatten(0, 1), batch["labels"].flatten())
-        tokens = (batch["labels"] != NOT_SCORED).sum()
+        labels = own_stretch(batch["labels"])
+        nats = total_nats(out.logits.flatten(0, 1), labels.flatten())
+        tokens = (labels != NOT_SCORED).sum()
         return nats, tokens, units_scored(batch, tokens)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor | list[Tensor]:
         """Return prompts and what follows them, int64 `(batch, length + max_new)`.
 
         A row that is filled up, which has no labels at its end, is continued after its last token;
-        with such rows it is a list of `(length + max_new,)`.
+        with such rows it is a list of `(length + max_new,)`. Of the processes that share sequences,
+        each generates all of them, and the first returns them; the others return nothing.
         """
+        split = current_split()
+        with undivided():
+            found = self._continued(batch, batch_idx)
+        return found if split is None or not split.rank else []
+
+    def _continued(self, batch: Batch, batch_idx: int) -> Tensor | list[Tensor]:
         h = self.hparams
         sampling = {name: h[name] for name in ("temperature", "top_k", "top_p", "greedy")}
         seed = None if h["sample_seed"] is None else h["sample_seed"] + batch_idx

@@ -18,7 +18,15 @@ from lit_modules.pretrained.masked_lm import build_masked_lm
 from lit_modules.training.compilation import compile_once
 from lit_modules.training.distributed import device_of_run, leave_meta, place
 from lit_modules.training.optimization import check_rates, configure_adamw
-from lit_modules.training.scoring import NOT_SCORED, Batch, ScoredModule, total_nats, units_scored
+from lit_modules.training.scoring import (
+    NOT_SCORED,
+    Batch,
+    ScoredModule,
+    own_stretch,
+    total_nats,
+    units_scored,
+)
+from sparse_patterns.distributed.context.split import current_split
 
 __all__ = ["MaskedLanguageModel"]
 
@@ -162,7 +170,8 @@ class MaskedLanguageModel(EncoderModule, ScoredModule):
     def score(self, batch: Batch, part: str) -> tuple[Tensor, Tensor, Tensor]:
         """Return the nats, scored tokens and units of a batch, each a sum."""
         self.check_ids(batch["input_ids"])
-        scored = batch["labels"] != NOT_SCORED
+        labels = own_stretch(batch["labels"])
+        scored = labels != NOT_SCORED
         names = ("key_mask", "segment_ids")
         given = {name: batch[name] for name in names if name in batch}
         if "global_mask" in batch:
@@ -171,7 +180,7 @@ class MaskedLanguageModel(EncoderModule, ScoredModule):
                 given["global_mask"] = batch["global_mask"]
         logits = self.network(batch["input_ids"], scored=scored, **given)
         tokens = scored.sum()
-        return total_nats(logits, batch["labels"][scored]), tokens, units_scored(batch, tokens)
+        return total_nats(logits, labels[scored]), tokens, units_scored(batch, tokens)
 
     def _check_marks(self, marks: Tensor, part: str) -> None:
         refreshed = self.hparams["global_projections"] == "refreshed"
@@ -183,13 +192,23 @@ class MaskedLanguageModel(EncoderModule, ScoredModule):
                 )
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
-        """Return for each row the scored positions, the original ids, and the most likely ids."""
-        scored = batch["labels"] != NOT_SCORED
+        """Return for each row the scored positions, the original ids, and the most likely ids.
+
+        Of the processes that share sequences, the first returns them.
+        """
+        split = current_split()
+        labels = own_stretch(batch["labels"])
+        scored = labels != NOT_SCORED
         names = ("key_mask", "segment_ids")
         given = {name: batch[name] for name in names if name in batch}
         logits = self.network(batch["input_ids"], scored=scored, **given)
-        likeliest = torch.zeros_like(batch["labels"])
+        likeliest = torch.zeros_like(labels)
         likeliest[scored] = logits.argmax(-1)
+        if split is not None:
+            likeliest = split.gather(likeliest, batch["labels"].shape[1])
+            if split.rank:
+                return []
+            scored = batch["labels"] != NOT_SCORED
         return [
             {
                 "places": row.nonzero()[:, 0].tolist(),

@@ -43,6 +43,7 @@ from lit_modules.training.distributed import (
 from lit_modules.training.finite import WatchedModule
 from lit_modules.training.optimization import check_rates, configure_adamw, put_on_step
 from lit_modules.training.schedule import Decay, check_schedule, schedule
+from sparse_patterns.distributed.context.split import current_split
 
 __all__ = ["Batch", "TaskModule"]
 
@@ -87,6 +88,7 @@ class TaskModule(EncoderModule, WatchedModule, metaclass=Completed):
     """
 
     from_data: ClassVar[tuple[str, ...]] = ("vocabulary_size", "pad_id")
+    splits_sequences: ClassVar[bool] = True
     monitor: ClassVar[str] = "val/loss"
     monitor_mode: ClassVar[str] = "min"
 
@@ -231,7 +233,9 @@ class TaskModule(EncoderModule, WatchedModule, metaclass=Completed):
     def encode(self, batch: Batch) -> Tensor:
         """Return the encoder's tokens `(rows, length, width)`.
 
-        Global marks are used by a pattern that reads them, and ignored with any other.
+        Global marks are used by a pattern that reads them, and ignored with any other. Where
+        sequences are cut among processes, each encodes its stretch, and all are given the tokens of
+        all: heads see whole rows.
         """
         self.check_built()
         marks = batch.get("global_mask")
@@ -243,8 +247,10 @@ class TaskModule(EncoderModule, WatchedModule, metaclass=Completed):
                     f"read them: {self.encoder.config.pattern!r}"
                 )
             marks = None
-        out: Tensor = self.encoder(batch["input_ids"], batch.get("key_mask"), marks).hidden
-        return out
+        ids = batch["input_ids"]
+        out: Tensor = self.encoder(ids, batch.get("key_mask"), marks).hidden
+        split = current_split()
+        return out if split is None else split.gather(out, ids.shape[1])
 
     def forward(self, batch: Batch) -> Any:
         """Return the scores of a batch."""
@@ -278,7 +284,7 @@ class TaskModule(EncoderModule, WatchedModule, metaclass=Completed):
 
     def _evaluate(self, batch: Batch, part: str) -> None:
         scores = self._scores(batch)
-        if batch.get("filler"):
+        if batch.get("filler") or _is_repeated():
             return
         metrics = self._metrics(part)
         leave_inference_mode(self.metrics)
@@ -325,7 +331,7 @@ class TaskModule(EncoderModule, WatchedModule, metaclass=Completed):
     def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
         """Return one prediction for each example: plain data, with at least `id`."""
         scores = self._scores(batch)
-        return [] if batch.get("filler") else self.decode(scores, batch)
+        return [] if batch.get("filler") or _is_repeated() else self.decode(scores, batch)
 
     # ---------------------------------------------------------------- optimizer and checkpoints
 
@@ -354,3 +360,9 @@ class TaskModule(EncoderModule, WatchedModule, metaclass=Completed):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the encoder's architecture, so that the checkpoint is enough to build it."""
         checkpoint["hyper_parameters"]["encoder"] = self.settings.plain()
+
+
+def _is_repeated() -> bool:
+    """Return whether another of the processes that share sequences counts the examples."""
+    split = current_split()
+    return split is not None and split.rank > 0

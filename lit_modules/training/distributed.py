@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
+import lit_modules.training.context_parallel  # noqa: F401  Registers its strategies by name.
 from lit_modules.nn.materialize import allocate, reset
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "leave_meta",
     "place",
     "place_head",
+    "replicas",
     "sum_over_processes",
     "world_size",
 ]
@@ -36,6 +38,16 @@ def sum_over_processes(tensor: Tensor) -> Tensor:
         tensor = tensor.clone()
         dist.all_reduce(tensor)
     return tensor
+
+
+def replicas(module: LightningModule) -> int:
+    """Return how many batches are trained on at the same time, by one process each or by several.
+
+    With one process for each, that is the number of processes.
+    """
+    trainer = getattr(module, "_trainer", None)
+    given = None if trainer is None else trainer.distributed_sampler_kwargs
+    return world_size() if given is None else int(given["num_replicas"])
 
 
 def gather(state: Any) -> list[Any]:

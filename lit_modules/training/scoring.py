@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +14,18 @@ from lit_modules.metrics.bits import BitsPerUnit, NatsPerToken
 from lit_modules.metrics.exact import Metrics
 from lit_modules.metrics.throughput import Speed, peak_memory
 from lit_modules.nn.precision import sum_dtype, widened
-from lit_modules.training.distributed import sum_over_processes, world_size
+from lit_modules.training.distributed import replicas, sum_over_processes, world_size
 from lit_modules.training.finite import WatchedModule
+from sparse_patterns.distributed.context.split import current_split
 
-__all__ = ["NOT_SCORED", "Batch", "ScoredModule", "total_nats", "units_scored"]
+__all__ = [
+    "NOT_SCORED",
+    "Batch",
+    "ScoredModule",
+    "own_stretch",
+    "total_nats",
+    "units_scored",
+]
 
 NOT_SCORED = -100
 """Label of a token that is input only."""
@@ -29,12 +37,15 @@ class ScoredModule(WatchedModule):
     """A model that is scored by the nats of single tokens.
 
     A subclass gives `score`, which returns sums over a batch, and `training_flops_of`. Gradients,
-    logs and metrics are those of all processes together.
+    logs and metrics are those of all processes together. Where sequences are cut among processes,
+    each scores the tokens of its stretch, see `own_stretch`.
 
     Args:
         bits: Names of the bits that are logged beside `loss`, each with what they are counted per:
             the `units` of text in the scored tokens, or the `tokens` themselves.
     """
+
+    splits_sequences: ClassVar[bool] = True
 
     def __init__(self, bits: dict[str, str]) -> None:
         super().__init__()
@@ -143,7 +154,8 @@ class ScoredModule(WatchedModule):
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log the speed and the peak memory."""
         flops = self.training_flops_of(batch)
-        self._speed.stop(batch["input_ids"].numel() * world_size(), flops * world_size())
+        batches = replicas(self)
+        self._speed.stop(batch["input_ids"].numel() * batches, flops * batches)
         tokens_per_second, flops_per_second = self._speed.rates()
         self.log("train/tokens_per_second", tokens_per_second, prog_bar=True)
         self.log("train/flops_per_second", flops_per_second)
@@ -160,5 +172,18 @@ def total_nats(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def units_scored(batch: Batch, tokens: Tensor) -> Tensor:
-    """Return the units of text in the scored tokens of a batch: one per token by default."""
-    return batch["units_scored"].sum() if "units_scored" in batch else tokens
+    """Return the units of text in the scored tokens of a batch: one per token by default.
+
+    They are known for whole rows, which the first of the processes counts that share a row.
+    """
+    if "units_scored" not in batch:
+        return tokens
+    units = batch["units_scored"].sum()
+    split = current_split()
+    return units if split is None or not split.rank else torch.zeros_like(units)
+
+
+def own_stretch(tensor: Tensor) -> Tensor:
+    """Return the tokens of `(batch, length)` that this process scores: all, or its stretch."""
+    split = current_split()
+    return tensor if split is None else split.cut(tensor)

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparse_patterns.functional import attention
+from sparse_patterns.distributed.context.dispatch import attend
+from sparse_patterns.distributed.context.split import current_split, refuse_in_split
 from sparse_patterns.nn.pieces import attend_pieces
 from sparse_patterns.nn.traits import traits
 from sparse_patterns.spec import atoms
@@ -75,14 +76,13 @@ def attend_documents(
     same: dict[str, Any] = {"layer": layer, "layers": layers, **options}
     same |= {"global_mask": global_mask, "global_qkv": global_qkv}
     # Inside of a compiled program, where documents lie is looked at when it runs.
-    by_distance = not torch.compiler.is_compiling() and (
+    by_distance = (not torch.compiler.is_compiling() or current_split() is not None) and (
         segment_ids is None and traits(pattern, q.shape[1], layer, layers).movable
     )
     if by_distance:
         alone = pattern & atoms.SameDocument()
-        out = attention(q, k, v, alone, key_mask=key_mask, segment_ids=documents, **same)
-        assert isinstance(out, Tensor)
-        return out
+        return attend(q, k, v, alone, key_mask=key_mask, segment_ids=documents, **same)
+    refuse_in_split(f"documents of a pattern that counts from the start of each, {pattern!r},")
     same |= {"documents": documents, "segment_ids": segment_ids}
     return attend_pieces(q, k, v, pattern, real=key_mask, **same)
 

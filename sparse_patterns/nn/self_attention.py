@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparse_patterns.distributed.context.split import refuse_in_split
 from sparse_patterns.kernels.dispatch import check_kernel
 from sparse_patterns.nn.kv_cache import KeyValueCache
 from sparse_patterns.spec import arguments
@@ -24,10 +25,14 @@ from sparse_patterns.spec.validation import check_pattern
 class SparseSelfAttention(nn.Module):
     """Multi-head self-attention in which a pattern decides which keys each query sees.
 
-    Takes the place of any self-attention on `(batch, length, embed_dim)`. With `global_projections`
-    the rows of global tokens are computed from projections of their own, as in Longformer
-    (Beltagy et al. 2020, section 3.1); they start as independent copies of the others, and take
-    part in every step, so that no parameter is without a gradient when a batch has no global token.
+    Takes the place of any self-attention on `(batch, length, embed_dim)`. Inside of
+    `distributed.split_over` its input, masks included, is the stretch of this process, and it
+    attends over those of all.
+
+    With `global_projections` the rows of global tokens are computed from projections of their own,
+    as in Longformer (Beltagy et al. 2020, section 3.1); they start as independent copies of the
+    others, and take part in every step, so that no parameter is without a gradient when a batch has
+    no global token.
 
     Args:
         embed_dim: Size of the embeddings; a multiple of `num_heads`.
@@ -197,6 +202,7 @@ class SparseSelfAttention(nn.Module):
         self._check_input(x)
         qkv = self._heads(x, self.query, self.key, self.value)
         if cache is not None:
+            refuse_in_split("a cache of keys and values")
             self._check_cache(cache, key_mask, global_mask, segment_ids)
             return self._join(cache.attend(*qkv, kernel=self.kernel, **self._scores()))
         global_qkv = self._global_heads(x)
@@ -212,9 +218,9 @@ class SparseSelfAttention(nn.Module):
         segment_ids: Tensor | None,
     ) -> Tensor:
         """Attend by a pattern and join the heads: `(batch, length, embed_dim)`."""
-        from sparse_patterns.functional import attention
+        from sparse_patterns.distributed.context.dispatch import attend
 
-        out = attention(
+        out = attend(
             *qkv,
             pattern,
             layer=self.layer,
@@ -227,8 +233,21 @@ class SparseSelfAttention(nn.Module):
             kernel=self.kernel,
             **self._scores(),
         )
-        assert isinstance(out, Tensor)
         return self._join(out)
+
+    def why_not_split(self, training: bool) -> list[str]:
+        """Return why the module cannot run where sequences are cut among processes.
+
+        Args:
+            training: Whether it is to be trained.
+        """
+        given = {
+            "dropout of attention weights": bool(training and self.dropout),
+            "softcap": self.softcap is not None,
+            "sinks": self.sinks is not None,
+            "distance_bias": self.distance_bias is not None,
+        }
+        return [name for name, is_given in given.items() if is_given]
 
     def _scores(self) -> dict[str, Any]:
         """Return what changes the scores, as `attention` takes it."""

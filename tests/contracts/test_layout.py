@@ -31,8 +31,8 @@ BELOW = {
     "lowering": CORE,
     "kernels": ("config", "lowering", *CORE),
     "functional": RUN,
-    "nn": ("functional", *RUN),
     "distributed": ("functional", *RUN),
+    "nn": ("distributed", "functional", *RUN),
     "huggingface": ("nn", "functional", *RUN),
     "viz": ("kernels", "lowering", *CORE),
 }
@@ -162,12 +162,12 @@ class TestDirections:
             ("lowering/plan", "import sparse_patterns.kernels.base", "spec, registry only"),
             ("kernels/base", "import sparse_patterns.functional", "config, lowering"),
             ("functional", "import sparse_patterns.nn.sparsify", "config, lowering"),
-            ("nn/sparsify", "import sparse_patterns.huggingface", "functional"),
+            ("nn/sparsify", "import sparse_patterns.huggingface", "distributed, functional"),
             ("huggingface/attach", "from sparse_patterns.viz import text", "nn, functional"),
             ("registry", "import sparse_patterns.spec.base", "nothing"),
             ("viz/text", "import sparse_patterns.nn.kv_cache", "kernels, lowering"),
             ("kernels/base", "import sparse_patterns.viz.text", "config, lowering"),
-            ("nn/sparsify", "import sparse_patterns", "functional"),
+            ("nn/sparsify", "import sparse_patterns", "distributed, functional"),
         ],
     )
     def test_an_import_against_them_is_found(self, room: str, line: str, allowed: str) -> None:

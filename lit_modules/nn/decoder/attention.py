@@ -13,6 +13,8 @@ import sparse_patterns as sp
 from lit_modules.nn.decoder.embeddings import Rotary, rotate
 from lit_modules.nn.decoder.pairs import attend_pairs, shown_pairs
 from lit_modules.nn.decoder.relative import Relative
+from sparse_patterns.distributed.context.dispatch import attend
+from sparse_patterns.distributed.context.split import current_split
 from sparse_patterns.kernels.dispatch import check_kernel
 from sparse_patterns.nn.documents import attend_documents
 
@@ -162,7 +164,7 @@ class SelfAttention(nn.Module):
                 kernel=self.kernel,
                 distance_bias=bias,
             )
-        attended = sp.attention(
+        return attend(
             q,
             k,
             v,
@@ -176,13 +178,19 @@ class SelfAttention(nn.Module):
             kernel=self.kernel,
             distance_bias=bias,
         )
-        assert isinstance(attended, Tensor)
-        return attended
+
+    def why_not_split(self, training: bool) -> list[str]:
+        """Return why the module cannot run where sequences are cut among processes.
+
+        Args:
+            training: Whether it is to be trained.
+        """
+        return ["dropout of attention weights"] if training and self.dropout else []
 
     def _shown(self, q: Tensor, k: Tensor, positions: Relative) -> Tensor | None:
         """Return the pairs that are seen where their matrix is to be made, else None."""
         # A kernel that was named serves; a compiled program has one form.
-        if self.kernel != "auto" or torch.compiler.is_compiling():
+        if self.kernel != "auto" or torch.compiler.is_compiling() or current_split() is not None:
             return None
         return shown_pairs(
             self.pattern, q, k, positions.waves.features, layer=self.layer, layers=self.layers

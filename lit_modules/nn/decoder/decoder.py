@@ -33,6 +33,7 @@ from lit_modules.nn.patterns import (
     reaches,
     resolve,
 )
+from sparse_patterns.distributed.context.split import current_split, refuse_in_split
 
 __all__ = ["Decoder", "DecoderOutput"]
 
@@ -58,6 +59,9 @@ class DecoderOutput(NamedTuple):
 
 class Decoder(nn.Module):
     """Predicts the next token at each position, without seeing later ones, whatever the pattern.
+
+    Inside of `sp.distributed.split_over` it is given the whole batch on each process, embeds the
+    stretch of this one, and returns the logits of that.
 
     Args:
         vocabulary_size: Number of token ids.
@@ -289,7 +293,8 @@ class Decoder(nn.Module):
             last_only: Return logits of the last position alone, `(batch, 1, vocabulary_size)`.
 
         Raises:
-            ValueError: Both `segment_ids` and `restarts` are given, or both kinds of memory.
+            ValueError: Both `segment_ids` and `restarts` are given, or both kinds of memory; or
+                memory or a cache is used where sequences are cut among processes.
         """
         if segment_ids is not None and restarts is not None:
             raise ValueError("documents are marked by segment_ids or by restarts, got both")
@@ -297,7 +302,11 @@ class Decoder(nn.Module):
             raise ValueError("memory is of hidden states (keep) or of keys (keep_keys), got both")
         documents = None if restarts is None else restarts.long().cumsum(1)
         start = caches[0].position if caches else 0
-        x = self.embedding(input_ids)
+        split = current_split()
+        if split is not None and (memory is not None or caches or keep or keep_keys or last_only):
+            refuse_in_split("memory, caches and last_only")
+        own = input_ids if split is None else split.cut(input_ids)
+        x = self.embedding(own)
         if self.post_norm:
             x = x * math.sqrt(x.shape[-1])
         used = [None] * len(self.blocks) if memory is None else seen_of(memory, self.reaches())
@@ -305,6 +314,9 @@ class Decoder(nn.Module):
         if self.positions is not None:
             ids = segment_ids if documents is None else documents
             x = x + learned(self.positions, input_ids, start, ids)
+        if split is not None:
+            documents = None if documents is None else split.cut(documents)
+            segment_ids = None if segment_ids is None else split.cut(segment_ids)
         x = self.dropout(x)
         kept: list[LayerMemory] = []
         for layer, block in enumerate(self.blocks):
@@ -330,6 +342,16 @@ class Decoder(nn.Module):
         if self.post_norm:
             x = self.dropout(x)
         return DecoderOutput(F.linear(x, self.embedding.weight), tuple(kept) if kept else None)
+
+    def why_not_split(self, training: bool) -> list[str]:
+        """Return why the network cannot run where sequences are cut among processes.
+
+        Args:
+            training: Whether it is to be trained.
+        """
+        if self.distances is None:
+            return []
+        return ["positions='alibi' or 't5', a bias of the scores by distance"]
 
     def _positions_of_layers(
         self, ids: Tensor, start: int, used: Sequence[LayerMemory | None], cached: bool

@@ -1,4 +1,7 @@
-"""The positions of one pass, in the form that the attention of each layer takes."""
+"""The positions of one pass, in the form that the attention of each layer takes.
+
+They are those of the own stretch where a sequence is cut among processes.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from torch import Tensor
 from lit_modules.nn.decoder.attention import Positions
 from lit_modules.nn.decoder.embeddings import LearnedPositions, rotary_tables
 from lit_modules.nn.decoder.relative import Relative, RelativeBiases, waves
+from sparse_patterns.distributed.context.split import current_split
 from sparse_patterns.nn.documents import positions_in
 
 __all__ = ["learned", "relative_of_layers", "rotary_of_layers"]
@@ -69,13 +73,18 @@ def relative_of_layers(
 def learned(
     positions: LearnedPositions, ids: Tensor, start: int, documents: Tensor | None
 ) -> Tensor:
-    """Return the vectors of all tokens, counted from the start of each document."""
+    """Return the vectors of the tokens, counted from the start of each document."""
+    split = current_split()
     if documents is None or not ids.shape[1]:
-        return positions(start, ids.shape[1])
+        whole: Tensor = positions(start, ids.shape[1])
+        return whole if split is None else split.cut(whole, 0)
     places = positions_in(documents)
     vectors: Tensor = positions(start, int(places.max()) + 1)
-    return vectors[places]
+    return vectors[places if split is None else split.cut(places)]
 
 
 def _places(held: Sequence[int], start: int, ids: Tensor) -> Tensor:
+    split = current_split()
+    if split is not None:
+        return torch.arange(*split.bounds(ids.shape[1]), device=ids.device)
     return torch.arange(start, start + max(held) + ids.shape[1], device=ids.device)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import sparse_patterns as sp
 from lit_modules.nn.encoder.global_rows import GlobalRows, find, global_rows, without_rows
+from sparse_patterns.distributed.context.split import current_split
 from sparse_patterns.nn.documents import attend_documents
 
 if TYPE_CHECKING:
@@ -160,6 +161,8 @@ class EncoderSelfAttention(sp.SparseSelfAttention):
     ) -> GlobalRows | None:
         """Return the rows of global tokens if they are few enough to be cheaper separately."""
         if self._columns is None or torch.compiler.is_compiling() or self._adapted():
+            return None
+        if current_split() is not None:  # They need every token of the sequence.
             return None
         rows = rows or find(global_mask, key_mask, x)
         return rows if rows.index.shape[1] <= self.head_dim // 2 else None

@@ -49,7 +49,7 @@ class Embeddings(nn.Module):
         _check_ids("input_ids", input_ids, self.config.vocabulary_size, "the vocabulary")
         if position_ids is None:
             position_ids = self.positions_of(input_ids, segment_ids)
-            self._check_length(position_ids)
+            self.check_length(position_ids)
         else:
             _check_ids("position_ids", position_ids, self.config.positions, "the position table")
         if token_type_ids is None:
@@ -77,7 +77,12 @@ class Embeddings(nn.Module):
             return torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
         return real.long().cumsum(1) * real + pad
 
-    def _check_length(self, position_ids: Tensor) -> None:
+    def check_length(self, position_ids: Tensor) -> None:
+        """Refuse a text that is longer than the position table.
+
+        Raises:
+            ValueError: It is longer.
+        """
         if torch.compiler.is_compiling() or position_ids.numel() == 0:
             return
         longest = int(position_ids.max()) + 1 - self.config.special_positions

@@ -16,6 +16,7 @@ from lit_modules.nn.encoder.embeddings import Embeddings
 from lit_modules.nn.encoder.global_rows import find
 from lit_modules.nn.encoder.layer import EncoderLayer
 from lit_modules.nn.encoder.maps import attention_map
+from sparse_patterns.distributed.context.split import current_split
 
 __all__ = ["Encoder", "EncoderConfig", "EncoderOutput"]
 
@@ -65,6 +66,9 @@ class Encoder(nn.Module):
 
     The keys of the state dict are those of `BertModel`, `RobertaModel` and `LongformerModel` in
     `transformers`, and so are the numbers.
+
+    Inside of `sp.distributed.split_over` it is given the whole batch on each process, embeds the
+    stretch of this one, and returns the tokens of that; there is no pooled vector then.
 
     Args:
         config: Sizes and pattern.
@@ -164,10 +168,20 @@ class Encoder(nn.Module):
             token_type_ids=token_type_ids,
             position_ids=position_ids,
         )
+        split = current_split()
+        if split is not None:
+            if position_ids is None:
+                position_ids = self.embeddings.positions_of(input_ids, segment_ids)
+                self.embeddings.check_length(position_ids)
+            input_ids, position_ids = split.cut(input_ids), split.cut(position_ids)
+            key_mask, global_mask, segment_ids, token_type_ids = (
+                None if one is None else split.cut(one)
+                for one in (key_mask, global_mask, segment_ids, token_type_ids)
+            )
         x = self.embeddings(input_ids, token_type_ids, position_ids, segment_ids)
         # Looking for the global tokens waits for the device: once, not in every layer.
         look = self.config.global_projections and not torch.compiler.is_compiling()
-        rows = find(global_mask, key_mask, x) if look else None
+        rows = find(global_mask, key_mask, x) if look and split is None else None
         masks = Masks(_unless_all(key_mask), global_mask, segment_ids, rows)
         states = [x]
         for layer in self.encoder.layer:
@@ -178,7 +192,7 @@ class Encoder(nn.Module):
             if output_hidden_states:
                 states.append(x)
         pooled = None
-        if self.pooler is not None and x.shape[1]:
+        if self.pooler is not None and x.shape[1] and split is None:
             pooled = self.pooler(x)
         return EncoderOutput(x, pooled, tuple(states) if output_hidden_states else None)
 
