@@ -2,14 +2,14 @@
 
 import errno
 import os
-import subprocess
-import sys
+import signal
 import time
 from pathlib import Path
 
 import pytest
 
 from datamodules.files.cache import cache_root, cached_folder, remembered
+from tests.children import start_program
 
 
 def test_filled_once_for_each_key(tmp_path: Path) -> None:
@@ -82,8 +82,12 @@ def fill(folder):
     os.kill(os.getpid(), signal.SIGKILL)
 cached_folder(Path({str(root)!r}), "x", 1, fill)
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3])
-    assert done.returncode == -9
+    program = tmp_path / "program.py"
+    program.write_text(code)
+    log = tmp_path / "log"
+    child = start_program([str(program)], tmp_path, os.environ, str(log))
+    child.join(120)
+    assert child.exitcode == -signal.SIGKILL, log.read_text()
     (left,) = root.iterdir()
     assert left.name.startswith(".x-")
     final = cached_folder(root, "x", 1, lambda f: (f / "a").write_text("whole") and None)
