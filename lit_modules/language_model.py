@@ -15,7 +15,7 @@ from lit_modules.metrics.throughput import training_flops
 from lit_modules.nn.decoder.decoder import Decoder
 from lit_modules.nn.patterns import resolve
 from lit_modules.training.compilation import compile_once
-from lit_modules.training.distributed import device_of_run, leave_meta, place
+from lit_modules.training.distributed import device_of_run, gather, is_sharded, leave_meta, place
 from lit_modules.training.memories import Memories
 from lit_modules.training.optimization import check_rates, configure_adamw
 from lit_modules.training.scoring import (
@@ -237,8 +237,10 @@ class LanguageModel(ScoredModule):
         """Return prompts and what follows them, int64 `(batch, length + max_new)`.
 
         A row that is filled up, which has no labels at its end, is continued after its last token;
-        with such rows it is a list of `(length + max_new,)`. Of the processes that share sequences,
-        each generates all of them, and the first returns them; the others return nothing.
+        with such rows it is a list of `(length + max_new,)`. Rows that only make the shares of
+        processes equal, all token 0 without labels, are left out. Of the processes that share
+        sequences, each generates all of them, and the first returns them; the others return
+        nothing.
         """
         split = current_split()
         with undivided():
@@ -251,14 +253,22 @@ class LanguageModel(ScoredModule):
         seed = None if h["sample_seed"] is None else h["sample_seed"] + batch_idx
         ids = batch["input_ids"]
         lengths = _lengths(batch)
+        calls = len(set(lengths))
+        if any(is_sharded(module) for module in self.modules()):
+            # Each call gathers weights from all processes: all make as many calls.
+            calls = max(gather(calls))
         rows: dict[int, Tensor] = {}
         for length in sorted(set(lengths)):
             mine = [row for row, own in enumerate(lengths) if own == length]
             prompt = ids[mine, :length]
             new = self.generate(prompt, h["max_new"], seed=seed, **sampling)
             rows |= zip(mine, torch.cat((prompt, *(t[:, None] for t in new)), dim=1), strict=True)
-        found = [rows[row] for row in range(len(lengths))]
-        return torch.stack(found) if set(lengths) == {ids.shape[1]} else found
+        for _ in range(calls - len(set(lengths))):
+            list(self.generate(ids[:1, :1], h["max_new"], seed=seed, **sampling))
+        kept = [row for row, empty in enumerate(_empty(batch)) if not empty]
+        found = [rows[row] for row in kept]
+        whole = bool(kept) and {lengths[row] for row in kept} == {ids.shape[1]}
+        return torch.stack(found) if whole else found
 
     def configure_optimizers(self) -> Any:
         """Return AdamW and the learning rate of the stages."""
@@ -331,6 +341,14 @@ def _restarts(batch: Batch) -> Tensor | None:
     if "continues" in batch:
         behind = behind | (marks[:, 0] & batch["continues"]).any()
     return marks if bool(behind) else None
+
+
+def _empty(batch: Batch) -> list[bool]:
+    """Return which rows are nothing but padding."""
+    if "labels" not in batch:
+        return [False] * len(batch["input_ids"])
+    nothing = (batch["labels"] == NOT_SCORED) & (batch["input_ids"] == 0)
+    return [bool(row) for row in nothing.all(1)]
 
 
 def _lengths(batch: Batch) -> list[int]:

@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from lit_modules.callbacks.strict_json import dumps
+from lit_modules.training.distributed import is_sharded
 from lit_modules.training.stages import table_of
 
 __all__ = ["Report", "print_table"]
@@ -52,11 +53,18 @@ class Report(Callback):
             self._trained["training tokens"] = table.tokens
         self._trained |= _figures(trainer, "train/") | _figures(trainer, "val/")
 
-    @rank_zero_only
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print and write the figures, then the sample."""
+        """Print and write the figures, then the sample.
+
+        The first process does it; all take part in the sample of a model whose weights are sharded.
+        """
         self.write(trainer, pl_module)
-        text = self._write_sample(trainer, pl_module)
+        shared = any(is_sharded(module) for module in pl_module.modules())
+        if not shared and not trainer.is_global_zero:
+            return
+        text = self._write_sample(trainer, pl_module, shared)
+        if not trainer.is_global_zero:
+            return
         if text:
             print(f"\nSample\n{text}\n")
             (self.folder / "sample.txt").write_text(text, encoding="utf-8")
@@ -75,14 +83,19 @@ class Report(Callback):
         with open(self.folder / "figures.json", "w", encoding="utf-8") as file:
             file.write(dumps(figures, indent=2))
 
-    def _write_sample(self, trainer: Trainer, pl_module: LightningModule) -> str:
+    def _write_sample(self, trainer: Trainer, pl_module: LightningModule, shared: bool) -> str:
         """Let the model continue the test part; the new text is in brackets."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         generate: Any = getattr(pl_module, "generate", None)
         if not self.sample or generate is None or not hasattr(data, "decode"):
             return ""
-        batch = next(iter(data.test_dataloader()))
-        prompt = batch["input_ids"][:1, :PROMPT_TOKENS].to(pl_module.device)
+        prompt = None
+        if trainer.is_global_zero:
+            prompt = next(iter(data.test_dataloader()))["input_ids"][:1, :PROMPT_TOKENS].cpu()
+        if shared:
+            prompt = trainer.strategy.broadcast(prompt)
+        assert prompt is not None
+        prompt = prompt.to(pl_module.device)
         new = generate(prompt, self.sample, temperature=0.8, top_p=0.95, seed=0)
         ids = torch.cat([token[:, None] for token in new], dim=1)
         return f"{data.decode(prompt[0].tolist())}⟦{data.decode(ids[0].tolist())}⟧"

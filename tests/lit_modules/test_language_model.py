@@ -331,3 +331,32 @@ def test_unknown_unit_and_pattern_are_refused():
         make(unit="word")
     with pytest.raises(ValueError, match="streaming"):
         make(pattern="streemin")
+
+
+def test_rows_that_only_fill_the_share_of_a_process_are_no_predictions() -> None:
+    model = LanguageModel(16, layers=1, heads=1, width=8, max_new=2, sample_seed=0)
+    ids = torch.tensor([[3, 4, 5], [0, 0, 0], [0, 0, 0]])
+    labels = torch.tensor([[4, 5, 6], [-100, -100, -100], [0, 0, 0]])
+    found = model.predict_step({"input_ids": ids, "labels": labels}, 0)
+    assert [row[:3].tolist() for row in found] == [[3, 4, 5], [0, 0, 0]]
+    only = model.predict_step({"input_ids": ids[1:2], "labels": labels[1:2]}, 0)
+    assert len(only) == 0
+
+
+def test_processes_with_sharded_weights_generate_equally_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = LanguageModel(16, layers=1, heads=1, width=8, max_new=2, sample_seed=0)
+    ids = torch.tensor([[3, 4, 5]])
+    calls, generate = [], model.generate
+
+    def counted(*given, **named):
+        calls.append(len(given[0]))
+        return generate(*given, **named)
+
+    monkeypatch.setattr(model, "generate", counted)
+    # Another process has rows of three lengths.
+    monkeypatch.setattr("lit_modules.language_model.is_sharded", lambda module: True)
+    monkeypatch.setattr("lit_modules.language_model.gather", lambda own: [own, 3])
+    assert len(model.predict_step({"input_ids": ids, "labels": ids}, 0)) == 1
+    assert len(calls) == 3
