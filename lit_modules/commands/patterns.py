@@ -136,7 +136,7 @@ def _explain(arguments: argparse.Namespace) -> int:
         "layer": arguments.layer,
         "layers": arguments.layers,
     }
-    print(
+    parts: list[Any] = [
         sp.explain(
             pattern,
             length,
@@ -146,10 +146,11 @@ def _explain(arguments: argparse.Namespace) -> int:
             device=arguments.device,
             dtype=dtype,
         )
-    )
+    ]
     if arguments.ranks is not None:
-        size = dtype.itemsize
-        print(sp.distributed.traffic(pattern, length, arguments.ranks, element_size=size, **shape))
+        size, ranks = dtype.itemsize, arguments.ranks
+        parts.append(sp.distributed.traffic(pattern, length, ranks, element_size=size, **shape))
+    print(*parts, sep="\n")
     return 0
 
 
@@ -164,6 +165,9 @@ def _draw(arguments: argparse.Namespace) -> int:
     )
     name = "pattern" if _is_written_out(arguments.pattern) else Path(arguments.pattern).stem
     output = arguments.output or Path(f"{name}.png")
+    formats = sorted(figure.canvas.get_supported_filetypes())
+    if output.suffix[1:] not in formats:
+        raise UsageError(f"--output must end in one of .{', .'.join(formats)}, got {str(output)!r}")
     output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(output, dpi=120)
     print(output)
@@ -189,23 +193,29 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _is_written_out(pattern: str) -> bool:
     """Return whether a word is a pattern as text, not the name of one or of a file."""
-    return pattern.lstrip()[:1] in ("{", "[")
+    return pattern.lstrip()[:1] in ("{", "[") or ": " in pattern
 
 
 def _pattern(arguments: argparse.Namespace) -> Any:
     """Build the pattern of a name with fields, of a YAML file, or of text."""
     import sparse_patterns as sp
 
-    fields = mapping(arguments.fields)
+    try:
+        return sp.from_config(_config(arguments))
+    except TypeError as error:
+        raise UsageError(str(error)) from error
+
+
+def _config(arguments: argparse.Namespace) -> Any:
+    """Read the pattern as plain data."""
     if _is_written_out(arguments.pattern):
-        return sp.from_config(_read(arguments.pattern))
+        return _read(arguments.pattern)
     path = Path(pattern_path(arguments.pattern))
     if path.suffix in (".yaml", ".yml"):
         from omegaconf import OmegaConf
 
-        config = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-        return sp.from_config(config)
-    return sp.from_config({"preset": arguments.pattern, **fields})
+        return OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    return {"preset": arguments.pattern, **mapping(arguments.fields)}
 
 
 def _read(text: str) -> Any:

@@ -34,7 +34,8 @@ def test_first_loss_is_the_logarithm_of_the_vocabulary(width, labels):
     assert abs(float(loss) - math.log(256)) < 0.03
 
 
-@pytest.mark.parametrize("name", sp.names())
+# `longformer` marks its global tokens in each example, which a decoder refuses.
+@pytest.mark.parametrize("name", sorted({*sp.names()} - {"longformer"}))
 def test_no_preset_lets_a_token_see_later_ones(name):
     net = make(name).double().eval()
     ids = torch.randint(11, (1, 40))
