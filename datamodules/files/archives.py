@@ -160,10 +160,23 @@ def _unpack(archive: Path, folder: Path) -> None:
                 opened.extractall(folder)
             return
         with tarfile.open(archive) as opened_tar:
-            # Refuses members that would be written elsewhere.
-            opened_tar.extractall(folder, filter="data")
+            _extract(opened_tar, folder)
     except _BROKEN as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk, not the archive
         shutil.rmtree(folder, ignore_errors=True)
         raise ValueError(f"{archive} cannot be unpacked: {error}") from error
+
+
+def _extract(archive: tarfile.TarFile, folder: Path) -> None:
+    """Unpack, and refuse members that would be written elsewhere."""
+    if hasattr(tarfile, "data_filter"):
+        archive.extractall(folder, filter="data")
+        return
+    # Python before 3.10.12, 3.11.4 and 3.12 has no filters.
+    root = folder.resolve()
+    for member in archive:
+        plain = member.isfile() or member.isdir()
+        if not plain or not (root / member.name).resolve().is_relative_to(root):
+            raise tarfile.ExtractError(f"{member.name!r} is a link, or would be written elsewhere")
+    archive.extractall(folder)

@@ -113,7 +113,12 @@ def test_a_broken_archive_is_named(tmp_path: Path, cache: Path, name: str) -> No
     assert list(cache.glob("unpacked-*")) == []
 
 
-def test_an_archive_that_writes_elsewhere_is_refused(tmp_path: Path, cache: Path) -> None:
+@pytest.mark.parametrize("filters", [True, False], ids=["with filters", "an older Python"])
+def test_an_archive_that_writes_elsewhere_is_refused(
+    filters: bool, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not filters:
+        monkeypatch.delattr(tarfile, "data_filter", raising=False)
     with tarfile.open(tmp_path / "bad.tar", "w") as tar:
         member = tarfile.TarInfo("../../elsewhere.txt")
         member.size = 2

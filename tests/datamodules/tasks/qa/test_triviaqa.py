@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from datamodules import TriviaQA
+from datamodules.files.archives import _unpack
 from datamodules.files.records import RecordError
 from tests.datamodules.tasks.qa.test_squad import marked
 from tests.datamodules.tasks.qa.trivia_files import PAIRS, QUESTIONS, SPANS, write_release
@@ -25,8 +26,7 @@ def unpacked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     if not archive.is_file():
         pytest.skip("the real samples are not beside this repository")
     folder = tmp_path_factory.mktemp("triviaqa")
-    with tarfile.open(archive) as tar:
-        tar.extractall(folder, filter="data")
+    _unpack(archive, folder)
     return folder
 
 
