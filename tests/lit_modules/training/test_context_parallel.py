@@ -51,7 +51,8 @@ def on_ranks(*groups: Group, precision: str = "64-true") -> list[list[Any]]:
         files = [folder / f"{rank}.json" for rank in range(ranks)]
         found = [json.loads(file.read_text()) if file.exists() else None for file in files]
         for one in found:
-            assert not one or "error" not in one, (one, done.stderr[-6000:])
+            failed = isinstance(one, dict) and "error" in one
+            assert not failed, (one, done.stderr[-6000:])
         every.append(found)
     return every
 
