@@ -53,7 +53,7 @@ def read_yaml(text: str, what: str) -> Any:
     try:
         # A copy of plain data: references to other values are none here.
         return OmegaConf.to_container(OmegaConf.create(f"value: {text}"))["value"]
-    except Exception as error:  # those of the YAML library under OmegaConf have no common base
+    except Exception as error:  # of the YAML library under OmegaConf, which is none of ours
         raise UsageError(
             f"{what} that can be read as YAML or JSON; a bracket, comma or quote may be missing"
         ) from error

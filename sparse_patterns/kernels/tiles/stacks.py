@@ -22,7 +22,7 @@ class Stack:
 
     Attributes:
         group: Their group.
-        example: The example, an index of tensors as `stacked` returns them.
+        example: The example; 0 where all are one, as `joined_heads` views them.
         heads: The query heads.
         kv_heads: The key heads, as many.
     """
