@@ -17,7 +17,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
+# `torch._dynamo` is what optimizers import.
 _LIBRARIES = ["lightning.pytorch", "torchmetrics", "sparse_patterns", "scipy.optimize"]
+_LIBRARIES += ["torch._dynamo"]
 
 
 def run_program(
@@ -41,17 +43,9 @@ def run_program(
         numbered: Put the number of the process before the words.
         timeout: Seconds for all of them.
     """
-    shared = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
-    if processes > 1:
-        shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "NODE_RANK": "0"}
-        shared["GLOO_SOCKET_IFNAME"] = "lo"
     with tempfile.TemporaryDirectory() as logs:
-        children = []
-        for rank in range(processes):
-            own = shared | ({"LOCAL_RANK": str(rank)} if processes > 1 else {})
-            line = [str(program), *([str(rank)] if numbered else []), *words]
-            log = os.path.join(logs, str(rank))
-            children.append(start_program(line, folder, own, log))
+        line = [str(program), *words]
+        children = start_group(line, processes, folder, environment or {}, logs, numbered)
         try:
             deadline = time.monotonic() + timeout
             for child in children:
@@ -64,6 +58,37 @@ def run_program(
     for rank, child in enumerate(children):
         assert child.exitcode == 0, f"process {rank} ended with {child.exitcode}:\n{said[rank]}"
     return "".join(said)
+
+
+def start_group(
+    line: Sequence[str],
+    processes: int,
+    folder: Path,
+    environment: Mapping[str, str],
+    logs: str,
+    numbered: bool = False,
+) -> list[BaseProcess]:
+    """Start the processes of a group and return them, in the order of their ranks.
+
+    Args:
+        line: A Python file and the words of its command line.
+        processes: As in `run_program`, like the others that are not named here.
+        folder: The working folder.
+        environment: Variables beside those of this process.
+        logs: A folder; a file there, named by the rank, is for what a process prints.
+        numbered: Put the rank before the words.
+    """
+    shared = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    if processes > 1:
+        shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "NODE_RANK": "0"}
+        shared["GLOO_SOCKET_IFNAME"] = "lo"
+    program, *words = line
+    children = []
+    for rank in range(processes):
+        own = shared | ({"LOCAL_RANK": str(rank)} if processes > 1 else {})
+        its = [program, *([str(rank)] if numbered else []), *words]
+        children.append(start_program(its, folder, own, os.path.join(logs, str(rank))))
+    return children
 
 
 def start_program(

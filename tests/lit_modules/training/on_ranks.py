@@ -1,14 +1,12 @@
 """Training runs on several processes, for `test_context_parallel.py`.
 
-`python -m ... FOLDER RANKS FUNCTION [WORD ...] [-- FOLDER RANKS FUNCTION ...]` calls a function on
-each rank of a group, and writes what it returns there, or the error, to FOLDER/RANK.json; one group
-after the other. Libraries are imported once: each process is a fork of this one.
+Run as a program, by every process of a group: `on_ranks.py FOLDER FUNCTION [WORD ...]` calls a
+function, and writes what it returns, or the error, to FOLDER/RANK.json.
 """
 
 import json
 import os
 import signal
-import socket
 import sys
 import traceback
 import warnings
@@ -16,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch._dynamo  # Imported once, before the processes are forked: by optimizers.
 from lightning.pytorch import Callback, Trainer, seed_everything
 from torch.utils.data import DataLoader
 
@@ -188,11 +185,13 @@ def refused(folder: Path) -> dict[str, str]:
     }
 
 
-def work(folder: Path, rank: int, function: str, words: list[str]) -> None:
+def main() -> None:
     """Call a function as one process of a group."""
-    os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0"}
+    place, function, *words = sys.argv[1:]
+    folder, rank = Path(place), os.environ.get("LOCAL_RANK", "0")
+    # A process of its own, though it is alone: no other is started from here.
+    os.environ |= {"LOCAL_RANK": rank, "NODE_RANK": "0"}
     warnings.filterwarnings("ignore")
-    torch.set_num_threads(1)
     try:
         found = globals()[function](folder, *words)
     except BaseException as error:
@@ -202,33 +201,6 @@ def work(folder: Path, rank: int, function: str, words: list[str]) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
-
-
-def run_group(folder: Path, ranks: str, function: str, words: list[str]) -> None:
-    """Run the processes of a group, and wait for them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    os.environ |= {"WORLD_SIZE": ranks, "RANKS": ranks}
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    children = []
-    for rank in range(int(ranks)):
-        child = os.fork()
-        if not child:
-            work(folder, rank, function, words)
-        children.append(child)
-    for child in children:
-        os.waitpid(child, 0)
-
-
-def main() -> None:
-    """Run all groups."""
-    rest = sys.argv[1:]
-    while rest:
-        end = rest.index("--") if "--" in rest else len(rest)
-        (folder, ranks, function, *words), rest = rest[:end], rest[end + 1 :]
-        run_group(Path(folder), ranks, function, words)
 
 
 if __name__ == "__main__":

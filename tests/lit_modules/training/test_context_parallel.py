@@ -1,9 +1,6 @@
 """Processes that share each sequence train what one process trains."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +14,10 @@ from lit_modules.training.context_parallel import (
     check_module,
     digest,
 )
+from tests.children import ROOT, start_group
 from tests.lit_modules.modules.kinds import KINDS, make
 
-ROOT = Path(__file__).parents[3]
+PROGRAM = Path(__file__).with_name("on_ranks.py")
 EVERY_DAY = ["language", "masked", "classification"]
 
 
@@ -29,30 +27,29 @@ Group = tuple[Path, int, str, list[str]]
 
 def on_ranks(*groups: Group, precision: str = "64-true") -> list[list[Any]]:
     """What functions return on each rank of groups of processes; None where one was killed."""
-    words: list[str] = []
-    for folder, ranks, function, own in groups:
+    every = []
+    for folder, ranks, function, words in groups:
         folder.mkdir(exist_ok=True)
         for file in folder.glob("*.json"):
             file.unlink()
-        words += ["--", str(folder), str(ranks), function, *own]
-    program = [sys.executable, "-W", "ignore", "-m", "tests.lit_modules.training.on_ranks"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*program, *words[1:]],
-        cwd=ROOT,
-        env={**environment, "PRECISION": precision},
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stderr[-6000:]
-    every = []
-    for folder, ranks, _, _ in groups:
+        said = folder / "said"
+        said.mkdir(exist_ok=True)
+        line = [str(PROGRAM), str(folder), function, *words]
+        children = start_group(
+            line, ranks, ROOT, {"PRECISION": precision, "RANKS": str(ranks)}, str(said)
+        )
+        try:
+            for child in children:
+                child.join(300)
+                assert child.exitcode is not None, f"{function} takes too long"
+        finally:
+            for child in children:
+                child.kill()
         files = [folder / f"{rank}.json" for rank in range(ranks)]
         found = [json.loads(file.read_text()) if file.exists() else None for file in files]
         for one in found:
             failed = isinstance(one, dict) and "error" in one
-            assert not failed, (one, done.stderr[-6000:])
+            assert not failed, (one, [x.read_text()[-3000:] for x in said.iterdir()])
         every.append(found)
     return every
 
