@@ -1,6 +1,7 @@
 """The command line: runs suites, prints each row as it is known, saves all of them as JSON.
 
-`gpu-check` as the first word is a command of its own (see `benchmarks.gpu_check.command`).
+`auto` and `gpu-check` as the first word are commands of their own (see `benchmarks.auto.command`
+and `benchmarks.gpu_check.command`).
 """
 
 import argparse
@@ -56,6 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from benchmarks.gpu_check.command import main as check
 
         return check(words[1:])
+    if words[:1] == ["auto"]:
+        from benchmarks.auto.command import main as grid_of_auto
+
+        return grid_of_auto(words[1:])
     made = parser()
     given = made.parse_args(words)
     if min(given.lengths) < 1 or given.rounds < 1 or given.threads < 1:

@@ -16,15 +16,14 @@ SUITES = {
     "grids": "benchmarks.grids",
     "scores": "benchmarks.scores",
     "first": "benchmarks.first.suite",
-    "auto": "benchmarks.auto.suite",
     "lm": "benchmarks.models.lm",
     "encoder": "benchmarks.models.encoder",
     "compiled": "benchmarks.models.compiled",
     "cuda": "benchmarks.cuda.suite",
 }
 
-DEFAULT = tuple(name for name in SUITES if name not in ("auto", "cuda"))
-"""The suites that run on any machine, without the grid of `auto`, which takes an hour."""
+DEFAULT = tuple(name for name in SUITES if name != "cuda")
+"""The suites that run on any machine."""
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def interleave(
         The times of each call in seconds, in the order of the rounds.
     """
     effort = effort or Effort()
-    rounds = effort.rounds_of(sum(seconds_of(call) for call in calls.values()))
+    rounds = effort.rounds_of(sum(seconds_of(call, effort.processor) for call in calls.values()))
     times: dict[str, list[float]] = {name: [] for name in calls}
     gc.collect()
     gc.disable()  # a collection would land in whichever call happens to trigger it

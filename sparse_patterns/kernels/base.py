@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sparse_patterns.kernels.examples import Examples, examples_of
+from sparse_patterns.kernels.rates.work import Work
 from sparse_patterns.kernels.scores.terms import PLAIN, Scores
 from sparse_patterns.lowering.plan import Plan, plan
 from sparse_patterns.spec.base import Pattern
@@ -167,9 +168,23 @@ class Kernel(ABC):
         """Return what a caller has to know of a request that can be served."""
         return []
 
+    def work(self, request: Request, plan: Plan) -> Work | None:
+        """Return the work of a request by kind, from which `seconds` follows; None without.
+
+        The kinds are those of the kernel's line in `rates/processors.json`.
+        """
+        return None
+
+    def at_least(self, request: Request, plan: Plan) -> float:
+        """Return a bound below `seconds` that takes no time to find, such as 0."""
+        return 0.0
+
     @abstractmethod
     def seconds(self, request: Request, plan: Plan) -> float:
-        """Return a rough estimate of the time of a forward pass, to compare kernels by."""
+        """Return an estimate of the time, to compare kernels by.
+
+        It is that of a forward pass or, where gradients are needed, of forward and backward.
+        """
 
     @abstractmethod
     def forward(self, call: Call, plan: Plan) -> tuple[Tensor, Tensor]:

@@ -14,11 +14,9 @@ from torch import Tensor
 from sparse_patterns.kernels.base import Call, Kernel, Request, Tolerance, accumulation_dtype
 from sparse_patterns.kernels.dropout import Dropout
 from sparse_patterns.kernels.masks import global_rows, pair_mask
+from sparse_patterns.kernels.rates.work import Work, seconds
 from sparse_patterns.kernels.scores.terms import Distances, bias_gradient
 from sparse_patterns.lowering.plan import Plan
-
-CALL_SECONDS, FLOP_RATE, MASK_RATE = 100e-6, 60e9, 5e8
-"""Declared rates, for choosing a kernel: time of a call, operations and mask elements a second."""
 
 SCORES_AT_ONCE = 1 << 18
 """Scores held at once; of more, examples are taken some at a time."""
@@ -35,12 +33,36 @@ class DenseKernel(Kernel):
         torch.float16: Tolerance(2e-3, 1e-3),
     }
 
-    def seconds(self, request: Request, plan: Plan) -> float:
-        """Estimate the time from the pairs of all heads."""
-        pairs = request.batch * request.heads * request.q_len * request.kv_len
+    def work(self, request: Request, plan: Plan) -> Work:
+        """Count by kind: calls, turns of some examples, pairs of all heads, and masks.
+
+        Pairs times the head size are "product", those with dropout "draw", those that are capped
+        "cap". "make" are the elements of masks made at the call.
+        All but "make" count once more as "back ..." for the backward pass.
+        """
+        scores = request.heads * request.q_len * request.kv_len
+        turns = -(-request.batch // max(1, SCORES_AT_ONCE // max(1, scores)))
+        pairs = request.batch * scores
         given = request.key_mask or request.global_mask or request.segment_ids
-        masks = request.batch * len(plan.groups) * request.q_len * request.kv_len if given else 0
-        return CALL_SECONDS + 4 * request.head_dim * pairs / FLOP_RATE + masks / MASK_RATE
+        work: dict[str, float] = {
+            "call": 1,
+            "turn": turns,
+            "product": pairs * request.head_dim,
+            "pair": pairs,
+        }
+        if request.dropout_p:
+            work["draw"] = pairs
+        if request.softcap:
+            work["cap"] = pairs
+        if request.needs_grad:
+            work |= {f"back {kind}": amount for kind, amount in work.items()}
+        if given:
+            work["make"] = request.batch * len(plan.groups) * request.q_len * request.kv_len
+        return work
+
+    def seconds(self, request: Request, plan: Plan) -> float:
+        """Estimate the time from the work and the measured rates."""
+        return seconds(self.name, self.work(request, plan))
 
     def forward(self, call: Call, plan: Plan) -> tuple[Tensor, Tensor]:
         """Return output and log-sum-exp; see `Kernel.forward`."""

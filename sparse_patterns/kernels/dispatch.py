@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -35,6 +37,9 @@ KERNELS: dict[str, Kernel] = {
 }
 """Every kernel by name."""
 
+_chosen: WeakKeyDictionary[Plan, dict[tuple[Any, ...], Kernel]] = WeakKeyDictionary()
+"""Choices of "auto" by plan, and by everything of a request but its pattern."""
+
 CHOICES = ("auto", "tune")
 """Names that leave the choice to this file: by declared rates, or by measurement."""
 
@@ -64,7 +69,27 @@ def choose(request: Request, made: Plan, kernel: str = "auto", call: Call | None
         raise ValueError(f"no kernel can serve this call: {' | '.join(reasons)}")
     if kernel == "tune" and call is not None:
         return able[tuning.fastest(call, made, able)]
-    return min(able.values(), key=lambda one: one.seconds(request, made))
+    key = (*able.values(), torch.get_num_threads(), *list(vars(request).values())[1:])
+    of_plan = _chosen.setdefault(made, {})
+    if key not in of_plan:
+        of_plan[key] = _fastest(able, request, made)
+    return of_plan[key]
+
+
+def _fastest(able: dict[str, Kernel], request: Request, made: Plan) -> Kernel:
+    """Return the kernel with the shortest estimate; one that cannot be it is not asked for its own.
+
+    An estimate may need forms of the plan that take longer to make than the call.
+    """
+    best, shortest = None, float("inf")
+    bounds = {one: one.at_least(request, made) for one in able.values()}
+    for one in sorted(bounds, key=lambda one: bounds[one]):
+        if best is None or bounds[one] < shortest:
+            seconds = one.seconds(request, made)
+            if best is None or seconds < shortest:
+                best, shortest = one, seconds
+    assert best is not None
+    return best
 
 
 def _able(request: Request) -> dict[str, Kernel]:
@@ -108,7 +133,8 @@ class Verdict:
     Attributes:
         kernel: Its name.
         chosen: Whether it would be taken.
-        seconds: Estimated time of a forward pass, None where it cannot serve.
+        seconds: Estimated time of a forward pass, or of forward and backward where gradients are
+            needed; None where it cannot serve.
         reasons: Why it cannot serve; empty if it can.
         measured: Measured seconds of a forward pass, or of forward and backward where gradients are
             needed; None where `kernel="tune"` has not measured it.
@@ -157,10 +183,10 @@ class Explanation:
         for verdict in self.verdicts:
             state = "chosen" if verdict.chosen else "possible" if not verdict.reasons else "no"
             told = "; ".join(verdict.reasons)
+            passes = "forward and backward" if self.needs_grad else "forward"
             if verdict.seconds is not None:
-                told = f"about {verdict.seconds * 1e3:.3g} ms forward"
+                told = f"about {verdict.seconds * 1e3:.3g} ms {passes}"
             if verdict.measured is not None:
-                passes = "forward and backward" if self.needs_grad else "forward"
                 told += f", measured {verdict.measured * 1e3:.3g} ms {passes}"
             told = "; ".join([told, *verdict.caveats])
             lines.append(f"  {verdict.kernel:<{width}}  {state:<8}  {told}")

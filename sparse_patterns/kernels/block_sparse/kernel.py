@@ -33,14 +33,9 @@ from sparse_patterns.kernels.dropout import Dropout
 from sparse_patterns.kernels.global_rows import GlobalRows
 from sparse_patterns.kernels.guard_device import LOWEST
 from sparse_patterns.kernels.rates.read import rates
+from sparse_patterns.kernels.rates.work import Work, seconds
 from sparse_patterns.kernels.scores.terms import Distances, bias_gradient
 from sparse_patterns.lowering.plan import Plan
-
-PASS_SECONDS, ELEMENT_RATE = 500e-6, 1.5e9
-"""Declared rates on the CPU, for choosing a kernel: time of a pass, and elements moved in a second.
-
-Nearly all its time goes into moving scores and gathered blocks, not into products.
-"""
 
 
 class XformersBlocksKernel(Kernel):
@@ -65,14 +60,33 @@ class XformersBlocksKernel(Kernel):
             reasons.append(f"device {request.device!r} is not one of {allowed}")
         return reasons
 
+    def work(self, request: Request, plan: Plan) -> Work:
+        """Count by kind, on the CPU: calls, passes, pairs, and elements of gathered blocks.
+
+        Pairs with dropout are "draw", those that are capped "cap". All count once more as
+        "back ..." for the backward pass.
+        """
+        # Which blocks there are is known after their tables are made, which takes longer than
+        # many a call. The pairs of the tiles are known already, and nearly as many.
+        pairs = request.batch * plan.computed
+        work: dict[str, float] = {
+            "call": 1,
+            "pass": len(plan.groups),
+            "pair": pairs,
+            "gather": pairs * request.head_dim / block_size(request),
+        }
+        if request.dropout_p:
+            work["draw"] = pairs
+        if request.softcap:
+            work["cap"] = pairs
+        if request.needs_grad:
+            work |= {f"back {kind}": amount for kind, amount in work.items()}
+        return work
+
     def seconds(self, request: Request, plan: Plan) -> float:
         """Estimate the time from the elements that the passes move."""
         if request.device == "cpu":
-            # Which blocks there are is known after their tables are made, which takes longer than
-            # many a call. The pairs of the tiles are known already, and nearly as many.
-            size = block_size(request)
-            moved = plan.computed * (5 + 4 * request.head_dim / size)
-            return request.batch * (PASS_SECONDS * len(plan.groups) + moved / ELEMENT_RATE)
+            return seconds(self.name, self.work(request, plan))
         elements, passes = 0.0, 0
         for group in plan.groups:
             size = block_size(request)
@@ -84,8 +98,9 @@ class XformersBlocksKernel(Kernel):
                 passes += 1
             moved = size * (5 * size + 4 * request.head_dim)
             elements += request.batch * len(group.heads) * count * moved
-        own = rates(self.name)
-        return passes * own.call_seconds + elements / own.element_rate
+        # A backward pass moves what takes about twice the time of a forward pass.
+        own, times = rates(self.name), 3 if request.needs_grad else 1
+        return times * (passes * own.call_seconds + elements / own.element_rate)
 
     def forward(self, call: Call, plan: Plan) -> tuple[Tensor, Tensor]:
         """Return output and log-sum-exp; see `Kernel.forward`."""

@@ -112,8 +112,10 @@ class FlexKernel(Kernel):
                 full = int(table.full.sum())
                 of_group = full + own.partial_cost * (table.row.numel() - full)
             cost += len(group.heads) * of_group
-        flops = 4 * max(MIN_HEAD_DIM, request.head_dim) * cost * SIZE**2
-        return own.call_seconds + request.batch * flops / own.flops(request.dtype)
+        # Two products forward, five backward.
+        calls, products = (2, 7) if request.needs_grad else (1, 2)
+        flops = 2 * products * max(MIN_HEAD_DIM, request.head_dim) * cost * SIZE**2
+        return calls * own.call_seconds + request.batch * flops / own.flops(request.dtype)
 
     def forward(self, call: Call, plan: Plan) -> tuple[Tensor, Tensor]:
         """Return output and log-sum-exp; see `Kernel.forward`."""

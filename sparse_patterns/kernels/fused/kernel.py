@@ -122,7 +122,9 @@ class XformersFusedKernel(Kernel):
             fused = group.fused
             runs = len(head_runs(group.heads, request.heads // max(1, request.kv_heads)))
             calls += runs * (len(fused.stripes) + bool(fused.columns) + bool(fused.row_tokens))
-        flops = request.batch * 4 * request.head_dim * plan.visible
+        flops = request.batch * plan.flops
+        if request.needs_grad:
+            calls, flops = 2 * calls, flops + request.batch * plan.backward_flops
         return calls * own.call_seconds + flops / own.flops(request.dtype)
 
     def forward(self, call: Call, plan: Plan) -> tuple[Tensor, Tensor]:

@@ -19,12 +19,11 @@ from torch import Tensor
 from sparse_patterns.kernels.base import Call, Kernel, Request, Tolerance, accumulation_dtype
 from sparse_patterns.kernels.global_rows import GlobalRows
 from sparse_patterns.kernels.masks import additive_mask
+from sparse_patterns.kernels.rates.work import Work, seconds
 from sparse_patterns.kernels.scores.terms import Distances
 from sparse_patterns.kernels.sdpa import operator
+from sparse_patterns.kernels.sdpa.work import work_of
 from sparse_patterns.lowering.plan import Group, Plan
-
-CALL_SECONDS, FLOP_RATE, MASK_RATE = 60e-6, 160e9, 1e9
-"""Declared rates, for choosing a kernel: time of a call, operations and mask elements a second."""
 
 MASK_AT_ONCE = 1 << 22
 """Elements of the masks of several examples held at once; of more, examples are taken in turns."""
@@ -65,15 +64,14 @@ class SdpaKernel(Kernel):
         reasons.extend(_too_large(request))
         return reasons
 
-    def seconds(self, request: Request, plan: Plan) -> float:
-        """Estimate the time from the pairs of all heads, half of them where it is causal."""
+    def work(self, request: Request, plan: Plan) -> Work:
+        """Count what torch's operator does; see `sdpa.work`."""
         kind = MASKED if request.distance_bias else kind_of(plan)
-        pairs = request.q_len * request.kv_len
-        products = request.batch * request.heads * 4 * request.head_dim * pairs / FLOP_RATE
-        given = request.key_mask or request.global_mask or request.segment_ids
-        masks = request.batch * len(plan.groups) * pairs if given and kind == MASKED else 0
-        masks += request.heads * pairs if request.distance_bias else 0
-        return CALL_SECONDS + products / (2 if kind == CAUSAL else 1) + masks / MASK_RATE
+        return work_of(request, kind == CAUSAL, kind == MASKED, len(plan.groups))
+
+    def seconds(self, request: Request, plan: Plan) -> float:
+        """Estimate the time from the work and the measured rates."""
+        return seconds(self.name, self.work(request, plan))
 
     def forward(self, call: Call, plan: Plan) -> tuple[Tensor, Tensor]:
         """Return output and log-sum-exp; see `Kernel.forward`."""

@@ -19,17 +19,14 @@ import torch
 from torch import Tensor
 
 from sparse_patterns.kernels.base import Call, Kernel, Request, Tolerance, accumulation_dtype
+from sparse_patterns.kernels.rates.work import Work, seconds
 from sparse_patterns.kernels.scores.terms import bias_gradient
 from sparse_patterns.kernels.tiles import fused
 from sparse_patterns.kernels.tiles.head import packed
 from sparse_patterns.kernels.tiles.heads import Heads, Sums
 from sparse_patterns.kernels.tiles.passes import forward_parts
-from sparse_patterns.kernels.tiles.pieces import TILES_AT_ONCE
+from sparse_patterns.kernels.tiles.work import least_work_of, work_of
 from sparse_patterns.lowering.plan import Plan
-
-HEAD_SECONDS, PIECE_SECONDS, CALL_SECONDS, FLOP_RATE = 80e-6, 20e-6, 100e-6, 120e9
-"""Declared rates, for choosing a kernel: time of a head and of a piece where products are our own,
-of a call of the operator where they are not, and operations per second."""
 
 
 class TilesKernel(Kernel):
@@ -43,22 +40,17 @@ class TilesKernel(Kernel):
         torch.float16: Tolerance(2e-3, 1e-3),
     }
 
-    def seconds(self, request: Request, plan: Plan) -> float:
-        """Estimate the time from the pairs computed and the number of calls and pieces.
+    def work(self, request: Request, plan: Plan) -> Work:
+        """Count strips, pieces, pairs and what is copied; see `tiles.work`."""
+        return work_of(request, plan)
 
-        Where a backward pass may follow, its overhead counts as that of the forward pass does.
-        """
-        calls = pieces = 0
-        at_once = fused.ELEMENTS_AT_ONCE // max(1, request.q_len * request.head_dim)
-        for group in plan.groups:
-            runs = [run for part in group.parts for run in part.runs]
-            calls += len(runs) * -(-request.batch * len(group.heads) // max(1, at_once))
-            pieces += len(group.heads) * sum(1 + run.pairs // TILES_AT_ONCE for run in runs)
-        seconds = CALL_SECONDS * calls
-        own = request.needs_grad or request.dropout_p or request.device != "cpu"
-        if own or request.softcap:
-            seconds = request.batch * (HEAD_SECONDS * request.heads + PIECE_SECONDS * pieces)
-        return seconds + request.batch * 4 * request.head_dim * plan.computed / FLOP_RATE
+    def at_least(self, request: Request, plan: Plan) -> float:
+        """Return the time of the visible pairs, where their number follows from the pattern."""
+        return seconds(self.name, least_work_of(request, plan))
+
+    def seconds(self, request: Request, plan: Plan) -> float:
+        """Estimate the time from the work and the measured rates."""
+        return seconds(self.name, self.work(request, plan))
 
     def forward(self, call: Call, plan: Plan) -> tuple[Tensor, Tensor]:
         """Return output and log-sum-exp; see `Kernel.forward`."""

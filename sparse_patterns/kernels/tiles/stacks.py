@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -86,23 +86,37 @@ def stacks_of(call: Call, plan: Plan, joined: bool, most: int | None = None) -> 
         for group in plan.groups:
             heads = range(request.batch * request.heads) if joined else group.heads
             some = most or _most(call, group.parts)
-            for own, kv in _slices(heads, share, some):
+            for own, kv in slices_of_heads(heads, share, some):
                 yield Stack(group, example, own, kv)
 
 
-def _most(call: Call, parts: tuple[PlanPart, ...] | list[PlanPart]) -> int:
-    """Return how many heads fill a piece with one tile each."""
+def _most(call: Call, parts: Sequence[PlanPart]) -> int:
     request = call.request
-    if request.dropout_p:
+    copied = request.dtype.itemsize < 4 or not call.q.is_contiguous()
+    return heads_of_stack(parts, request.q_len * request.head_dim, copied, bool(request.dropout_p))
+
+
+def heads_of_stack(parts: Sequence[PlanPart], size: int, copied: bool, dropout: bool) -> int:
+    """Return how many heads fill a piece with one tile each.
+
+    Args:
+        parts: The parts that are computed.
+        size: Elements of the queries of a head.
+        copied: Whether the tensors have to be copied for a stack.
+        dropout: Whether weights are dropped: each head has a stream of its own.
+    """
+    if dropout:
         return 1
     tile = max((min(run.rows, 64) * run.keys for part in parts for run in part.runs), default=1)
     most = SCORES_AT_ONCE // max(1, tile)
-    if request.dtype.itemsize < 4 or not call.q.is_contiguous():
-        most = min(most, STAGED_AT_ONCE // max(1, request.q_len * request.head_dim))
+    if copied:
+        most = min(most, STAGED_AT_ONCE // max(1, size))
     return max(1, most)
 
 
-def _slices(heads: range | tuple[int, ...], share: int, most: int) -> Iterator[tuple[slice, slice]]:
+def slices_of_heads(
+    heads: range | tuple[int, ...], share: int, most: int
+) -> Iterator[tuple[slice, slice]]:
     """Yield query heads and key heads: no key head twice in a slice, no gaps between them."""
     for member in range(share):
         kv = [head // share for head in heads if head % share == member]

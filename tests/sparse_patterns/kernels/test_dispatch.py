@@ -129,3 +129,33 @@ def test_no_table_of_blocks_is_made_to_choose_a_kernel(monkeypatch: pytest.Monke
     assert told.chosen == "tiles"
     (blocks,) = [one for one in told.verdicts if one.kernel == "xformers_blocks"]
     assert blocks.seconds is not None
+
+
+def test_a_choice_is_made_once_for_equal_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    for name, kernel in KERNELS.items():
+
+        def spy(request, made, name=name, plain=kernel.seconds):
+            asked.append(name)
+            return plain(request, made)
+
+        monkeypatch.setattr(kernel, "seconds", spy)
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 2, 37, 8, generator=draw)
+    sp.attention(x, x, x, sp.Window(5, 2))
+    first = len(asked)
+    assert first > 1
+    sp.attention(x, x, x, sp.Window(5, 2))
+    assert len(asked) == first
+    sp.attention(x.bfloat16(), x.bfloat16(), x.bfloat16(), sp.Window(5, 2))
+    assert len(asked) > first
+
+
+def test_a_kernel_that_cannot_be_the_fastest_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*given: object) -> float:
+        raise AssertionError("its estimate was asked for")
+
+    monkeypatch.setattr(KERNELS["tiles"], "seconds", fail)
+    monkeypatch.setattr(KERNELS["tiles"], "at_least", lambda request, made: 1e6)
+    x = torch.zeros(1, 2, 38, 8)
+    sp.attention(x, x, x, sp.Causal())
