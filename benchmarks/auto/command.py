@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--types", nargs="+", choices=grid.TYPES, default=grid.TYPES)
     made.add_argument("--large", action="store_true", help="many more lengths and batches")
     made.add_argument("--rounds", type=int, default=25, help="most rounds a call")
-    made.add_argument("--budget", type=float, default=0.5, help="seconds a call")
+    made.add_argument("--budget", type=float, default=0.3, help="seconds a call")
     made.add_argument(
         "--longest", type=float, default=1.0, help="seconds beyond which a kernel is not timed"
     )

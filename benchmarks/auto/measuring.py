@@ -18,7 +18,7 @@ from sparse_patterns.kernels.base import Request
 WRONG = 1.10
 """A choice is wrong where it takes this many times the time of the fastest kernel."""
 
-HOPELESS = 8.0
+HOPELESS = 4.0
 """A kernel declared to take this many times the time of the best is not timed."""
 
 
