@@ -14,6 +14,7 @@ from benchmarks.auto.grid import GIVEN, PATTERNS, Cell
 from benchmarks.contenders import DIRECTIONS, HEADS, Contender
 from benchmarks.timing import Effort, interleave
 from sparse_patterns.kernels.base import Request
+from sparse_patterns.kernels.dispatch import Explanation
 
 WRONG = 1.10
 """A choice is wrong where it takes this many times the time of the fastest kernel."""
@@ -61,7 +62,7 @@ class Outcome:
         return self.loss is not None and self.loss > WRONG
 
 
-def explained(cell: Cell) -> sp.Explanation:
+def explained(cell: Cell) -> Explanation:
     """Return what every kernel says of a call."""
     return sp.explain(
         PATTERNS[cell.pattern](cell.length),

@@ -105,7 +105,7 @@ def least_work_of(request: Request, plan: Plan) -> Work:
         return {}
     if request.global_mask or request.segment_ids or request.key_mask:
         return {}
-    pairs = request.batch * plan.visible
+    pairs = float(request.batch * plan.visible)
     forward = "" if uses_operator(request) else "own "
     work = {f"{forward}product": pairs * request.head_dim, f"{forward}pair": pairs}
     if request.needs_grad:
