@@ -9,6 +9,7 @@ inputs must not reach the operator: they end the process.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -16,7 +17,9 @@ from torch import Tensor
 from sparse_patterns.kernels.base import Call
 from sparse_patterns.kernels.scores.terms import Distances
 from sparse_patterns.kernels.tiles.bias import Bias
+from sparse_patterns.kernels.tiles.cells import cells_of
 from sparse_patterns.kernels.tiles.head import Workspace
+from sparse_patterns.kernels.tiles.listed import Box, Listed
 from sparse_patterns.kernels.tiles.selection import Selection, select
 from sparse_patterns.kernels.tiles.strips import Strip, strips_of
 from sparse_patterns.lowering.plan import Plan
@@ -24,6 +27,12 @@ from sparse_patterns.lowering.tiles.runs import PlanPart, TileRun
 
 ELEMENTS_AT_ONCE = 1 << 21
 """Elements of the queries of the heads that are computed at once, which bounds the memory."""
+
+LISTED_AT_ONCE = 1 << 20
+"""Elements of listed keys that are gathered at once, unless tiles need more."""
+
+LISTED_ROWS = 512
+"""Rows that are computed at once where they and their keys are listed, about."""
 
 MASK_AT_ONCE = 1 << 19
 """Elements of a mask that is made at the call."""
@@ -71,7 +80,10 @@ def forward(call: Call, plan: Plan, out: Tensor, lse: Tensor) -> None:
             if distances is not None:
                 table = distances.of(example).repeat(request.batch if batch else 1, 1)
                 bias = Bias(table, distances.origin - distances.q_offset)
-            for some in heads_at_once(heads, share, request.q_len * request.head_dim):
+            # Where all rows and keys are listed, few of them are computed at once.
+            listed = all(part.order is not None and part.keys is not None for part in at.parts)
+            rows = min(request.q_len, LISTED_ROWS) if listed else request.q_len
+            for some in heads_at_once(heads, share, rows * request.head_dim):
                 own = slice(some.start // share, -(-some.stop // share))
                 q, out_of, lse_of = (x[example, some] for x in (every[0], *every[3:]))
                 k, v = (x[example, own] for x in every[1:3])
@@ -135,26 +147,7 @@ def attend(
     total = out if out.dtype == dtype else space.get("out", *out.shape)
     written = False
     for part in at.parts:
-        rows, into, into_lse = q, total, lse
-        if part.order is not None:
-            rows = _listed("rows", q, part.order, space)
-            into, into_lse = (
-                space.get("rows out", *rows.shape),
-                space.get("rows lse", *rows.shape[:2]),
-            )
-        strips = strips_of(part, rows.shape[0], rows.shape[1], dtype)
-        fresh = strips.whole and (part.order is not None or not written)
-        if not fresh and (part.order is not None or not written):
-            _clear(into, into_lse)
-        keys, values = k, v
-        if part.keys is not None:
-            keys = _listed("keys", k, part.keys, space)
-            values = _listed("values", v, part.keys, space)
-        for strip in strips.strips:
-            for run, mask, empty in _masked(strip, at, part, bias):
-                _add(rows, keys, values, run, mask, empty, scale, into, into_lse, fresh)
-        if part.order is not None:
-            _put_back(part.order.to(q.device), into, into_lse, total, lse, written)
+        _add_part(q, k, v, part, at, scale, total, lse, space, bias, written)
         written = True
     if not written:
         _clear(total, lse)
@@ -162,16 +155,58 @@ def attend(
         out.copy_(total)
 
 
+def _add_part(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    part: PlanPart,
+    at: Selection,
+    scale: float,
+    total: Tensor,
+    lse: Tensor,
+    space: Workspace,
+    bias: Bias | None,
+    written: bool,
+) -> None:
+    """Compute all rows over a part, and put them together with what was found before if anything.
+
+    See `attend`.
+    """
+    rows = q.shape[1] if part.order is None else part.order.numel()
+    strips = strips_of(part, q.shape[0], rows, lse.dtype)
+    cells = cells_of(part, strips, max(1, LISTED_AT_ONCE // (k.shape[0] * k.shape[2])))
+    gathered = cells[0].queries
+    fresh = strips.whole and (gathered is not None or not written)
+    if not written and (rows < q.shape[1] or not fresh):
+        _clear(total, lse)
+    own, into, into_lse = q, total, lse
+    if gathered is not None:
+        shape = (q.shape[0], rows, q.shape[2])
+        own = gathered.gather(q, space.get("rows", *shape))
+        into, into_lse = space.get("rows out", *shape), space.get("rows lse", *shape[:2])
+        if not fresh:
+            _clear(into, into_lse)
+    for cell in cells:
+        keys, values = k, v
+        if cell.keys is not None:
+            shape = (k.shape[0], cell.keys.index.numel(), k.shape[2])
+            keys = cell.keys.gather(k, space.get("keys", *shape))
+            values = cell.keys.gather(v, space.get("values", *shape))
+        for strip in cell.strips:
+            tile = 0
+            for run, mask, empty in _masked(strip, at, part, bias):
+                place = strip.place and strip.place.of_tiles(tile, tile + run.tiles)
+                tile += run.tiles
+                run = replace(run, k_start=run.k_start - cell.k_first) if cell.k_first else run
+                _add(own, keys, values, run, place, mask, empty, scale, into, into_lse, fresh)
+    if gathered is not None:
+        _put_back(gathered, into, into_lse, total, lse, written)
+
+
 def _packed(name: str, x: Tensor, space: Workspace) -> Tensor:
     """Return keys or values row-contiguous and in the type of the buffers (see `head.packed`)."""
     own = x.dtype == space.dtype and (x.shape[0] == 1 or x.stride(0) >= x[0].numel())
     return x if own and x[0].is_contiguous() else space.get(name, *x.shape).copy_(x)
-
-
-def _listed(name: str, x: Tensor, listed: Tensor, space: Workspace) -> Tensor:
-    """Return the rows that a part lists, in a buffer that the next part reuses."""
-    buffer = space.get(name, x.shape[0], listed.numel(), x.shape[2])
-    return torch.index_select(x, 1, listed.to(x.device), out=buffer)
 
 
 def _clear(total: Tensor, lse: Tensor) -> None:
@@ -181,26 +216,24 @@ def _clear(total: Tensor, lse: Tensor) -> None:
 
 
 def _put_back(
-    order: Tensor, found: Tensor, logs: Tensor, total: Tensor, lse: Tensor, written: bool
+    order: Listed, found: Tensor, logs: Tensor, total: Tensor, lse: Tensor, written: bool
 ) -> None:
-    """Write the rows of a part that lists its rows, or put them together with what was found.
+    """Write listed rows, or put them together with what was found.
 
     Args:
-        order: int64 `(rows,)`, distinct.
+        order: The rows, none twice.
         found: `(heads, rows, head_dim)`.
         logs: `(heads, rows)`.
         total: `(heads, q_len, head_dim)`, where to write.
         lse: `(heads, q_len)`, where to write.
         written: Whether something was found before.
     """
-    if not written and order.numel() < lse.shape[1]:
-        _clear(total, lse)
     if written:
-        before, before_logs = total.index_select(1, order), lse.index_select(1, order)
+        before, before_logs = order.gather(total), order.gather(lse)
         _merge(before, before_logs, found, logs)
         found, logs = before, before_logs
-    total.index_copy_(1, order, found)
-    lse.index_copy_(1, order, logs)
+    order.put(total, found)
+    order.put(lse, logs)
 
 
 def _masked(
@@ -250,6 +283,7 @@ def _add(
     k: Tensor,
     v: Tensor,
     run: TileRun,
+    place: Box | None,
     added: Tensor | None,
     empty: Tensor | None,
     scale: float,
@@ -258,7 +292,14 @@ def _add(
     fresh: bool,
 ) -> None:
     """Compute a run and write it to output and log-sum-exp, or put it together with theirs."""
-    tiles = _tiles(q, run.q_start, run.tiles, run.rows, run.q_tile, run.q_step)
+    if place is None:
+        q, into, into_logs = (
+            _tiles(x, run.q_start, run.tiles, run.rows, run.q_tile, run.q_step)
+            for x in (q, total, lse)
+        )
+    else:
+        q, into, into_logs = (place.rows(x) for x in (q, total, lse))
+        q = q.reshape(q.shape[0], run.tiles, run.rows, q.shape[-1])
     keys, values = (
         _tiles(x, run.k_start, run.tiles, run.keys, run.k_tile, run.k_step).expand(
             q.shape[0], -1, -1, -1
@@ -269,12 +310,12 @@ def _add(
     if mask is not None:
         mask = mask.expand(-1, -1, run.rows, run.keys)
     found, logs = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        tiles, keys, values, 0.0, False, attn_mask=mask, scale=scale
+        q, keys, values, 0.0, False, attn_mask=mask, scale=scale
     )
     if empty is not None:
         logs = logs.masked_fill(empty, -torch.inf)
-    into = _tiles(total, run.q_start, run.tiles, run.rows, run.q_tile, run.q_step)
-    into_logs = _tiles(lse, run.q_start, run.tiles, run.rows, run.q_tile, run.q_step)
+    if place is not None:
+        found, logs = (x.unflatten(2, place.sizes[1:]) for x in (found, logs))
     if fresh:
         into.copy_(found)
         into_logs.copy_(logs)
@@ -285,9 +326,8 @@ def _add(
 def _merge(into: Tensor, into_logs: Tensor, found: Tensor, logs: Tensor) -> None:
     """Put two results of the same rows over other keys together, in place."""
     both = torch.logaddexp(into_logs, logs)
-    base = both.masked_fill(both == -torch.inf, 0)
-    into.mul_((into_logs - base).exp_()[..., None])
-    into.add_(found.mul_(logs.sub_(base).exp_()[..., None]))
+    share = logs.sub_(both.masked_fill(both == -torch.inf, 0)).exp_()
+    into.lerp_(found, share[..., None])
     into_logs.copy_(both)
 
 
