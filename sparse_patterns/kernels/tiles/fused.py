@@ -8,7 +8,7 @@ inputs must not reach the operator: they end the process.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
@@ -16,13 +16,13 @@ from torch import Tensor
 
 from sparse_patterns.kernels.base import Call
 from sparse_patterns.kernels.scores.terms import Distances
-from sparse_patterns.kernels.tiles.bias import Bias
+from sparse_patterns.kernels.tiles.bias import Bias, masked
 from sparse_patterns.kernels.tiles.cells import cells_of
 from sparse_patterns.kernels.tiles.head import Workspace
 from sparse_patterns.kernels.tiles.listed import Box, Listed
 from sparse_patterns.kernels.tiles.selection import Selection, select
-from sparse_patterns.kernels.tiles.strips import Strip, strips_of
-from sparse_patterns.lowering.plan import Plan
+from sparse_patterns.kernels.tiles.strips import strips_of
+from sparse_patterns.lowering.plan import Group, Plan
 from sparse_patterns.lowering.tiles.runs import PlanPart, TileRun
 
 ELEMENTS_AT_ONCE = 1 << 21
@@ -33,9 +33,6 @@ LISTED_AT_ONCE = 1 << 20
 
 LISTED_ROWS = 512
 """Rows that are computed at once where they and their keys are listed, about."""
-
-MASK_AT_ONCE = 1 << 19
-"""Elements of a mask that is made at the call."""
 
 
 def serves(call: Call) -> bool:
@@ -61,11 +58,11 @@ def forward(call: Call, plan: Plan, out: Tensor, lse: Tensor) -> None:
     share = request.heads // request.kv_heads
     space = Workspace(lse.dtype, lse.device)
     distances = Distances.of_call(call)
-    for group in plan.groups:
+    for group, of_group, chosen, written in _rounds(plan, share_parts=out.dtype == lse.dtype):
         batch = (
             request.batch > 1
             and share == 1
-            and len(group.heads) == request.heads
+            and len(of_group) == request.heads
             and call.examples.key_mask is None
             and not group.forms.takes_example_tensors
             and (distances is None or distances.values.shape[0] == 1)
@@ -73,9 +70,9 @@ def forward(call: Call, plan: Plan, out: Tensor, lse: Tensor) -> None:
         )
         # Examples that see the same are so many more heads.
         every = [x.flatten(0, 1)[None] for x in tensors] if batch else tensors
-        heads = tuple(range(request.batch * request.heads)) if batch else group.heads
+        heads = tuple(range(request.batch * request.heads)) if batch else of_group
         for example in range(every[0].shape[0]):
-            at = select(call, group, example)
+            at = chosen(select(call, group, example))
             bias = None
             if distances is not None:
                 table = distances.of(example).repeat(request.batch if batch else 1, 1)
@@ -88,7 +85,43 @@ def forward(call: Call, plan: Plan, out: Tensor, lse: Tensor) -> None:
                 q, out_of, lse_of = (x[example, some] for x in (every[0], *every[3:]))
                 k, v = (x[example, own] for x in every[1:3])
                 of_some = None if bias is None else Bias(bias.table[some], bias.origin)
-                attend(q, k, v, at, call.scale, out_of, lse_of, space, of_some)
+                attend(q, k, v, at, call.scale, out_of, lse_of, space, of_some, written)
+
+
+def _rounds(
+    plan: Plan, share_parts: bool
+) -> Iterator[tuple[Group, tuple[int, ...], Callable[[Selection], Selection], bool]]:
+    """Yield what is computed at once: parts that all heads have, then what each group has besides.
+
+    Args:
+        plan: The plan.
+        share_parts: Whether parts may be computed for several groups.
+
+    Yields:
+        A group; heads; which parts of its selection they take; and whether they have a result of
+        other parts already.
+    """
+    every, *others = [group.parts for group in plan.groups]
+    common = [
+        id(part)
+        for part in every
+        if not part.whole_rows
+        and part.name != "batch columns"
+        and all(any(part is one for one in parts) for parts in others)
+    ]
+    if not others or not common or not share_parts:
+        for group in plan.groups:
+            yield group, group.heads, lambda at: at, False
+        return
+    heads = tuple(sorted(head for group in plan.groups for head in group.heads))
+
+    def choose(at: Selection, shared: bool) -> Selection:
+        parts = [part for part in at.parts if (id(part) in common) is shared]
+        return replace(at, parts=parts)
+
+    yield plan.groups[0], heads, lambda at: choose(at, True), False
+    for group in plan.groups:
+        yield group, group.heads, lambda at: choose(at, False), True
 
 
 def heads_at_once(heads: tuple[int, ...], share: int, size: int) -> Iterator[slice]:
@@ -125,6 +158,7 @@ def attend(
     lse: Tensor,
     space: Workspace,
     bias: Bias | None = None,
+    written: bool = False,
 ) -> None:
     """Compute all rows of some heads over the parts of a selection.
 
@@ -139,13 +173,14 @@ def attend(
             rows that see nothing.
         space: Buffers.
         bias: What is added to the scores by distance.
+        written: Whether output and log-sum-exp hold the result of other parts, to be put together
+            with this one; then they are of one type.
     """
     dtype = lse.dtype
     if q.dtype != dtype or q.stride(-1) != 1:
         q = space.get("q", *q.shape).copy_(q)
     k, v = _packed("k", k, space), _packed("v", v, space)
     total = out if out.dtype == dtype else space.get("out", *out.shape)
-    written = False
     for part in at.parts:
         _add_part(q, k, v, part, at, scale, total, lse, space, bias, written)
         written = True
@@ -194,7 +229,7 @@ def _add_part(
             values = cell.keys.gather(v, space.get("values", *shape))
         for strip in cell.strips:
             tile = 0
-            for run, mask, empty in _masked(strip, at, part, bias):
+            for run, mask, empty in masked(strip, at, part, bias):
                 place = strip.place and strip.place.of_tiles(tile, tile + run.tiles)
                 tile += run.tiles
                 run = replace(run, k_start=run.k_start - cell.k_first) if cell.k_first else run
@@ -234,48 +269,6 @@ def _put_back(
         found, logs = before, before_logs
     order.put(total, found)
     order.put(lse, logs)
-
-
-def _masked(
-    strip: Strip, at: Selection, part: PlanPart, bias: Bias | None
-) -> Iterator[tuple[TileRun, Tensor | None, Tensor | None]]:
-    """Yield the tiles of a strip with everything that is added to their scores.
-
-    Yields:
-        The tiles; what is added, `(heads or 1, tiles or 1, rows or 1, keys)` or None; and which
-        rows see nothing, bool `(tiles or 1, rows or 1)` or None.
-    """
-    hides = at.key_mask is not None or part.documents or part.dynamic is not None
-    alike = bias is None or bias.is_alike(strip.run, part)
-    count = 1 if alike or bias is None else bias.table.shape[0]
-    if bias is not None and strip.bias is not None and strip.bias.shape[0] > 1:
-        count = bias.table.shape[0]
-    at_once = strip.run.tiles
-    if hides or count > 1:
-        at_once = max(1, MASK_AT_ONCE // (count * strip.run.rows * strip.run.keys))
-    tile = 0
-    for run in strip.run.split(at_once) if at_once < strip.run.tiles else (strip.run,):
-        stop = tile + run.tiles
-        mask, empty = (
-            x if x is None or x.shape[0] == 1 else x[tile:stop] for x in (strip.bias, strip.empty)
-        )
-        factors = (
-            at.factors(torch.Size((run.tiles, run.rows, run.keys)), part, run, 0, 0)
-            if hides
-            else ()
-        )
-        hidden = [factor.to(at.padded.device).log() for factor in factors]
-        for one in hidden:
-            mask = one if mask is None else mask + one.to(mask.dtype)
-        if hidden:
-            assert mask is not None
-            empty = (mask == -torch.inf).all(-1)
-        added = None if mask is None else mask[None]
-        if bias is not None:
-            own = bias.of_run(run, part)
-            added = own if added is None else own + added.to(own.dtype)
-        yield run, added, empty
-        tile = stop
 
 
 def _add(

@@ -114,8 +114,11 @@ def _best(run: TileRun, heads: int) -> list[TileRun]:
 def _joined(run: TileRun, height: int) -> list[TileRun]:
     """Cut a run to lower tiles, which are one run again where they are equal."""
     parts = list(cut_rows(run, height))
-    one, count = parts[0], len(parts)
-    if count == 1 or one.mask is None or one.mask.shape[0] > 1:
+    count = len(parts)
+    if count < 2:
+        return parts
+    one = parts[0]
+    if one.mask is None or one.mask.shape[0] > 1:
         return parts
     q_tile, k_tile = parts[1].q_start - one.q_start, parts[1].k_start - one.k_start
     for number, other in enumerate(parts[1:], 1):
