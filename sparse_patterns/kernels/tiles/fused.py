@@ -8,7 +8,7 @@ inputs must not reach the operator: they end the process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -21,8 +21,9 @@ from sparse_patterns.kernels.tiles.cells import cells_of
 from sparse_patterns.kernels.tiles.head import Workspace
 from sparse_patterns.kernels.tiles.listed import Box, Listed
 from sparse_patterns.kernels.tiles.selection import Selection, select
+from sparse_patterns.kernels.tiles.stacks import rounds_of
 from sparse_patterns.kernels.tiles.strips import strips_of
-from sparse_patterns.lowering.plan import Group, Plan
+from sparse_patterns.lowering.plan import Plan
 from sparse_patterns.lowering.tiles.runs import PlanPart, TileRun
 
 ELEMENTS_AT_ONCE = 1 << 21
@@ -58,7 +59,7 @@ def forward(call: Call, plan: Plan, out: Tensor, lse: Tensor) -> None:
     share = request.heads // request.kv_heads
     space = Workspace(lse.dtype, lse.device)
     distances = Distances.of_call(call)
-    for group, of_group, chosen, written in _rounds(plan, share_parts=out.dtype == lse.dtype):
+    for group, of_group, chosen, written in rounds_of(plan, share_parts=out.dtype == lse.dtype):
         batch = (
             request.batch > 1
             and share == 1
@@ -86,42 +87,6 @@ def forward(call: Call, plan: Plan, out: Tensor, lse: Tensor) -> None:
                 k, v = (x[example, own] for x in every[1:3])
                 of_some = None if bias is None else Bias(bias.table[some], bias.origin)
                 attend(q, k, v, at, call.scale, out_of, lse_of, space, of_some, written)
-
-
-def _rounds(
-    plan: Plan, share_parts: bool
-) -> Iterator[tuple[Group, tuple[int, ...], Callable[[Selection], Selection], bool]]:
-    """Yield what is computed at once: parts that all heads have, then what each group has besides.
-
-    Args:
-        plan: The plan.
-        share_parts: Whether parts may be computed for several groups.
-
-    Yields:
-        A group; heads; which parts of its selection they take; and whether they have a result of
-        other parts already.
-    """
-    every, *others = [group.parts for group in plan.groups]
-    common = [
-        id(part)
-        for part in every
-        if not part.whole_rows
-        and part.name != "batch columns"
-        and all(any(part is one for one in parts) for parts in others)
-    ]
-    if not others or not common or not share_parts:
-        for group in plan.groups:
-            yield group, group.heads, lambda at: at, False
-        return
-    heads = tuple(sorted(head for group in plan.groups for head in group.heads))
-
-    def choose(at: Selection, shared: bool) -> Selection:
-        parts = [part for part in at.parts if (id(part) in common) is shared]
-        return replace(at, parts=parts)
-
-    yield plan.groups[0], heads, lambda at: choose(at, True), False
-    for group in plan.groups:
-        yield group, group.heads, lambda at: choose(at, False), True
 
 
 def heads_at_once(heads: tuple[int, ...], share: int, size: int) -> Iterator[slice]:

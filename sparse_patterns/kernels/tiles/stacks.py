@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from sparse_patterns.kernels.base import Call
 from sparse_patterns.kernels.tiles.pieces import SCORES_AT_ONCE
+from sparse_patterns.kernels.tiles.selection import Selection
 from sparse_patterns.lowering.plan import Group, Plan
 from sparse_patterns.lowering.tiles.runs import PlanPart
 
@@ -117,3 +118,39 @@ def _slices(heads: range | tuple[int, ...], share: int, most: int) -> Iterator[t
                 own = slice(low * share + member, (high - 1) * share + member + 1, share)
                 yield own, slice(low, high)
             first = stop
+
+
+def rounds_of(
+    plan: Plan, share_parts: bool
+) -> Iterator[tuple[Group, tuple[int, ...], Callable[[Selection], Selection], bool]]:
+    """Yield what is computed at once: parts that all heads have, then what each group has besides.
+
+    Args:
+        plan: The plan.
+        share_parts: Whether parts may be computed for several groups.
+
+    Yields:
+        A group; heads; which parts of its selection they take; and whether they have a result of
+        other parts already.
+    """
+    every, *others = [group.parts for group in plan.groups]
+    common = [
+        id(part)
+        for part in every
+        if not part.whole_rows
+        and part.name != "batch columns"
+        and all(any(part is one for one in parts) for parts in others)
+    ]
+    if not others or not common or not share_parts:
+        for group in plan.groups:
+            yield group, group.heads, lambda at: at, False
+        return
+    heads = tuple(sorted(head for group in plan.groups for head in group.heads))
+
+    def choose(at: Selection, shared: bool) -> Selection:
+        parts = [part for part in at.parts if (id(part) in common) is shared]
+        return replace(at, parts=parts)
+
+    yield plan.groups[0], heads, lambda at: choose(at, True), False
+    for group in plan.groups:
+        yield group, group.heads, lambda at: choose(at, False), True
