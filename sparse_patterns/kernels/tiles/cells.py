@@ -59,13 +59,28 @@ def cells_of(part: PlanPart, strips: Strips, most: int) -> tuple[Cell, ...]:
 def _placed(strips: tuple[Strip, ...], queries: Listed) -> tuple[Strip, ...] | None:
     """Return the strips with the places of their rows, None where these have to be gathered."""
     found = []
-    for strip in strips:
-        run = strip.run
-        place = queries.tiles(run.q_start, run.tiles, run.rows, run.q_tile)
-        if place is None or run.q_step != 1:
-            return None
-        found.append(replace(strip, place=place))
+    for whole in strips:
+        for strip in _alike(whole, queries):
+            run = strip.run
+            place = queries.tiles(run.q_start, run.tiles, run.rows, run.q_tile)
+            if place is None or run.q_step != 1:
+                return None
+            found.append(replace(strip, place=place))
     return tuple(found)
+
+
+def _alike(strip: Strip, queries: Listed) -> Iterator[Strip]:
+    """Yield the strip as ones whose tiles start at equal distances."""
+    run = strip.run
+    starts = [int(queries.index[run.q_start + tile * run.q_tile]) for tile in range(run.tiles)]
+    first = 0
+    while first < run.tiles:
+        stop = min(first + 2, run.tiles)
+        step = starts[stop - 1] - starts[first]
+        while stop < run.tiles and starts[stop] - starts[stop - 1] == step:
+            stop += 1
+        yield strip.tiles(first, stop)
+        first = stop
 
 
 def _cut(whole: Cell, most: int) -> Iterator[Cell]:

@@ -19,7 +19,7 @@ from sparse_patterns.kernels.scores.terms import Distances
 from sparse_patterns.kernels.tiles.bias import Bias, masked
 from sparse_patterns.kernels.tiles.cells import cells_of
 from sparse_patterns.kernels.tiles.head import Workspace
-from sparse_patterns.kernels.tiles.listed import Box, Listed
+from sparse_patterns.kernels.tiles.listed import Box, Listed, lists_of
 from sparse_patterns.kernels.tiles.selection import Selection, select
 from sparse_patterns.kernels.tiles.stacks import rounds_of
 from sparse_patterns.kernels.tiles.strips import strips_of
@@ -29,7 +29,7 @@ from sparse_patterns.lowering.tiles.runs import PlanPart, TileRun
 ELEMENTS_AT_ONCE = 1 << 21
 """Elements of the queries of the heads that are computed at once, which bounds the memory."""
 
-LISTED_AT_ONCE = 1 << 20
+LISTED_AT_ONCE = 1 << 21
 """Elements of listed keys that are gathered at once, unless tiles need more."""
 
 LISTED_ROWS = 512
@@ -79,7 +79,8 @@ def forward(call: Call, plan: Plan, out: Tensor, lse: Tensor) -> None:
                 table = distances.of(example).repeat(request.batch if batch else 1, 1)
                 bias = Bias(table, distances.origin - distances.q_offset)
             # Where all rows and keys are listed, few of them are computed at once.
-            listed = all(part.order is not None and part.keys is not None for part in at.parts)
+            lists = [some for part in at.parts for some in lists_of(part)]
+            listed = all(some is not None and some.boxes is not None for some in lists)
             rows = min(request.q_len, LISTED_ROWS) if listed else request.q_len
             for some in heads_at_once(heads, share, rows * request.head_dim):
                 own = slice(some.start // share, -(-some.stop // share))
