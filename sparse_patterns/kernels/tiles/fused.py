@@ -8,25 +8,32 @@ inputs must not reach the operator: they end the process.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from sparse_patterns.kernels.base import Call
 from sparse_patterns.kernels.scores.terms import Distances
-from sparse_patterns.kernels.tiles.bias import Bias
+from sparse_patterns.kernels.tiles.bias import Bias, masked
+from sparse_patterns.kernels.tiles.cells import cells_of
 from sparse_patterns.kernels.tiles.head import Workspace
+from sparse_patterns.kernels.tiles.listed import Box, Listed, lists_of
 from sparse_patterns.kernels.tiles.selection import Selection, select
-from sparse_patterns.kernels.tiles.strips import Strip, strips_of
+from sparse_patterns.kernels.tiles.stacks import rounds_of
+from sparse_patterns.kernels.tiles.strips import strips_of
 from sparse_patterns.lowering.plan import Plan
 from sparse_patterns.lowering.tiles.runs import PlanPart, TileRun
 
 ELEMENTS_AT_ONCE = 1 << 21
 """Elements of the queries of the heads that are computed at once, which bounds the memory."""
 
-MASK_AT_ONCE = 1 << 19
-"""Elements of a mask that is made at the call."""
+LISTED_AT_ONCE = 1 << 21
+"""Elements of listed keys that are gathered at once, unless tiles need more."""
+
+LISTED_ROWS = 512
+"""Rows that are computed at once where they and their keys are listed, about."""
 
 
 def serves(call: Call) -> bool:
@@ -52,11 +59,12 @@ def forward(call: Call, plan: Plan, out: Tensor, lse: Tensor) -> None:
     share = request.heads // request.kv_heads
     space = Workspace(lse.dtype, lse.device)
     distances = Distances.of_call(call)
-    for group in plan.groups:
+    for some_parts in rounds_of(plan, share_parts=out.dtype == lse.dtype):
+        group = some_parts.group
         batch = (
             request.batch > 1
             and share == 1
-            and len(group.heads) == request.heads
+            and len(some_parts.heads) == request.heads
             and call.examples.key_mask is None
             and not group.forms.takes_example_tensors
             and (distances is None or distances.values.shape[0] == 1)
@@ -64,19 +72,38 @@ def forward(call: Call, plan: Plan, out: Tensor, lse: Tensor) -> None:
         )
         # Examples that see the same are so many more heads.
         every = [x.flatten(0, 1)[None] for x in tensors] if batch else tensors
-        heads = tuple(range(request.batch * request.heads)) if batch else group.heads
+        heads = tuple(range(request.batch * request.heads)) if batch else some_parts.heads
         for example in range(every[0].shape[0]):
             at = select(call, group, example)
+            at = replace(at, parts=some_parts.parts_of(at.parts))
             bias = None
             if distances is not None:
                 table = distances.of(example).repeat(request.batch if batch else 1, 1)
                 bias = Bias(table, distances.origin - distances.q_offset)
-            for some in heads_at_once(heads, share, request.q_len * request.head_dim):
+            rows = rows_at_once(at.parts, request.q_len)
+            for some in heads_at_once(heads, share, rows * request.head_dim):
                 own = slice(some.start // share, -(-some.stop // share))
                 q, out_of, lse_of = (x[example, some] for x in (every[0], *every[3:]))
                 k, v = (x[example, own] for x in every[1:3])
                 of_some = None if bias is None else Bias(bias.table[some], bias.origin)
-                attend(q, k, v, at, call.scale, out_of, lse_of, space, of_some)
+                attend(q, k, v, at, call.scale, out_of, lse_of, space, of_some, some_parts.written)
+
+
+def rows_at_once(parts: Sequence[PlanPart], q_len: int) -> int:
+    """Return the rows of a head that are computed at once: few where they and all keys are listed.
+
+    Args:
+        parts: The parts that are computed.
+        q_len: Number of queries.
+    """
+    lists = [some for part in parts for some in lists_of(part)]
+    listed = all(some is not None and some.boxes is not None for some in lists)
+    return min(q_len, LISTED_ROWS) if listed else q_len
+
+
+def listed_at_once(heads: int, head_dim: int) -> int:
+    """Return how many listed keys of some key heads are gathered at once, about."""
+    return max(1, LISTED_AT_ONCE // (heads * head_dim))
 
 
 def heads_at_once(heads: tuple[int, ...], share: int, size: int) -> Iterator[slice]:
@@ -113,6 +140,7 @@ def attend(
     lse: Tensor,
     space: Workspace,
     bias: Bias | None = None,
+    written: bool = False,
 ) -> None:
     """Compute all rows of some heads over the parts of a selection.
 
@@ -127,34 +155,16 @@ def attend(
             rows that see nothing.
         space: Buffers.
         bias: What is added to the scores by distance.
+        written: Whether output and log-sum-exp hold the result of other parts, to be put together
+            with this one; then they are of one type.
     """
     dtype = lse.dtype
     if q.dtype != dtype or q.stride(-1) != 1:
         q = space.get("q", *q.shape).copy_(q)
     k, v = _packed("k", k, space), _packed("v", v, space)
     total = out if out.dtype == dtype else space.get("out", *out.shape)
-    written = False
     for part in at.parts:
-        rows, into, into_lse = q, total, lse
-        if part.order is not None:
-            rows = _listed("rows", q, part.order, space)
-            into, into_lse = (
-                space.get("rows out", *rows.shape),
-                space.get("rows lse", *rows.shape[:2]),
-            )
-        strips = strips_of(part, rows.shape[0], rows.shape[1], dtype)
-        fresh = strips.whole and (part.order is not None or not written)
-        if not fresh and (part.order is not None or not written):
-            _clear(into, into_lse)
-        keys, values = k, v
-        if part.keys is not None:
-            keys = _listed("keys", k, part.keys, space)
-            values = _listed("values", v, part.keys, space)
-        for strip in strips.strips:
-            for run, mask, empty in _masked(strip, at, part, bias):
-                _add(rows, keys, values, run, mask, empty, scale, into, into_lse, fresh)
-        if part.order is not None:
-            _put_back(part.order.to(q.device), into, into_lse, total, lse, written)
+        _add_part(q, k, v, part, at, scale, total, lse, space, bias, written)
         written = True
     if not written:
         _clear(total, lse)
@@ -162,16 +172,58 @@ def attend(
         out.copy_(total)
 
 
+def _add_part(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    part: PlanPart,
+    at: Selection,
+    scale: float,
+    total: Tensor,
+    lse: Tensor,
+    space: Workspace,
+    bias: Bias | None,
+    written: bool,
+) -> None:
+    """Compute all rows over a part, and put them together with what was found before if anything.
+
+    See `attend`.
+    """
+    rows = q.shape[1] if part.order is None else part.order.numel()
+    strips = strips_of(part, q.shape[0], rows, lse.dtype)
+    cells = cells_of(part, strips, listed_at_once(k.shape[0], k.shape[2]))
+    gathered = cells[0].queries
+    fresh = strips.whole and (gathered is not None or not written)
+    if not written and (rows < q.shape[1] or not fresh):
+        _clear(total, lse)
+    own, into, into_lse = q, total, lse
+    if gathered is not None:
+        shape = (q.shape[0], rows, q.shape[2])
+        own = gathered.gather(q, space.get("rows", *shape))
+        into, into_lse = space.get("rows out", *shape), space.get("rows lse", *shape[:2])
+        if not fresh:
+            _clear(into, into_lse)
+    for cell in cells:
+        keys, values = k, v
+        if cell.keys is not None:
+            shape = (k.shape[0], cell.keys.index.numel(), k.shape[2])
+            keys = cell.keys.gather(k, space.get("keys", *shape))
+            values = cell.keys.gather(v, space.get("values", *shape))
+        for strip in cell.strips:
+            tile = 0
+            for run, mask, empty in masked(strip, at, part, bias):
+                place = strip.place and strip.place.of_tiles(tile, tile + run.tiles)
+                tile += run.tiles
+                run = replace(run, k_start=run.k_start - cell.k_first) if cell.k_first else run
+                _add(own, keys, values, run, place, mask, empty, scale, into, into_lse, fresh)
+    if gathered is not None:
+        _put_back(gathered, into, into_lse, total, lse, written)
+
+
 def _packed(name: str, x: Tensor, space: Workspace) -> Tensor:
     """Return keys or values row-contiguous and in the type of the buffers (see `head.packed`)."""
     own = x.dtype == space.dtype and (x.shape[0] == 1 or x.stride(0) >= x[0].numel())
     return x if own and x[0].is_contiguous() else space.get(name, *x.shape).copy_(x)
-
-
-def _listed(name: str, x: Tensor, listed: Tensor, space: Workspace) -> Tensor:
-    """Return the rows that a part lists, in a buffer that the next part reuses."""
-    buffer = space.get(name, x.shape[0], listed.numel(), x.shape[2])
-    return torch.index_select(x, 1, listed.to(x.device), out=buffer)
 
 
 def _clear(total: Tensor, lse: Tensor) -> None:
@@ -181,68 +233,24 @@ def _clear(total: Tensor, lse: Tensor) -> None:
 
 
 def _put_back(
-    order: Tensor, found: Tensor, logs: Tensor, total: Tensor, lse: Tensor, written: bool
+    order: Listed, found: Tensor, logs: Tensor, total: Tensor, lse: Tensor, written: bool
 ) -> None:
-    """Write the rows of a part that lists its rows, or put them together with what was found.
+    """Write listed rows, or put them together with what was found.
 
     Args:
-        order: int64 `(rows,)`, distinct.
+        order: The rows, none twice.
         found: `(heads, rows, head_dim)`.
         logs: `(heads, rows)`.
         total: `(heads, q_len, head_dim)`, where to write.
         lse: `(heads, q_len)`, where to write.
         written: Whether something was found before.
     """
-    if not written and order.numel() < lse.shape[1]:
-        _clear(total, lse)
     if written:
-        before, before_logs = total.index_select(1, order), lse.index_select(1, order)
+        before, before_logs = order.gather(total), order.gather(lse)
         _merge(before, before_logs, found, logs)
         found, logs = before, before_logs
-    total.index_copy_(1, order, found)
-    lse.index_copy_(1, order, logs)
-
-
-def _masked(
-    strip: Strip, at: Selection, part: PlanPart, bias: Bias | None
-) -> Iterator[tuple[TileRun, Tensor | None, Tensor | None]]:
-    """Yield the tiles of a strip with everything that is added to their scores.
-
-    Yields:
-        The tiles; what is added, `(heads or 1, tiles or 1, rows or 1, keys)` or None; and which
-        rows see nothing, bool `(tiles or 1, rows or 1)` or None.
-    """
-    hides = at.key_mask is not None or part.documents or part.dynamic is not None
-    alike = bias is None or bias.is_alike(strip.run, part)
-    count = 1 if alike or bias is None else bias.table.shape[0]
-    if bias is not None and strip.bias is not None and strip.bias.shape[0] > 1:
-        count = bias.table.shape[0]
-    at_once = strip.run.tiles
-    if hides or count > 1:
-        at_once = max(1, MASK_AT_ONCE // (count * strip.run.rows * strip.run.keys))
-    tile = 0
-    for run in strip.run.split(at_once) if at_once < strip.run.tiles else (strip.run,):
-        stop = tile + run.tiles
-        mask, empty = (
-            x if x is None or x.shape[0] == 1 else x[tile:stop] for x in (strip.bias, strip.empty)
-        )
-        factors = (
-            at.factors(torch.Size((run.tiles, run.rows, run.keys)), part, run, 0, 0)
-            if hides
-            else ()
-        )
-        hidden = [factor.to(at.padded.device).log() for factor in factors]
-        for one in hidden:
-            mask = one if mask is None else mask + one.to(mask.dtype)
-        if hidden:
-            assert mask is not None
-            empty = (mask == -torch.inf).all(-1)
-        added = None if mask is None else mask[None]
-        if bias is not None:
-            own = bias.of_run(run, part)
-            added = own if added is None else own + added.to(own.dtype)
-        yield run, added, empty
-        tile = stop
+    order.put(total, found)
+    order.put(lse, logs)
 
 
 def _add(
@@ -250,6 +258,7 @@ def _add(
     k: Tensor,
     v: Tensor,
     run: TileRun,
+    place: Box | None,
     added: Tensor | None,
     empty: Tensor | None,
     scale: float,
@@ -258,7 +267,14 @@ def _add(
     fresh: bool,
 ) -> None:
     """Compute a run and write it to output and log-sum-exp, or put it together with theirs."""
-    tiles = _tiles(q, run.q_start, run.tiles, run.rows, run.q_tile, run.q_step)
+    if place is None:
+        q, into, into_logs = (
+            _tiles(x, run.q_start, run.tiles, run.rows, run.q_tile, run.q_step)
+            for x in (q, total, lse)
+        )
+    else:
+        q, into, into_logs = (place.rows(x) for x in (q, total, lse))
+        q = q.reshape(q.shape[0], run.tiles, run.rows, q.shape[-1])
     keys, values = (
         _tiles(x, run.k_start, run.tiles, run.keys, run.k_tile, run.k_step).expand(
             q.shape[0], -1, -1, -1
@@ -269,12 +285,12 @@ def _add(
     if mask is not None:
         mask = mask.expand(-1, -1, run.rows, run.keys)
     found, logs = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        tiles, keys, values, 0.0, False, attn_mask=mask, scale=scale
+        q, keys, values, 0.0, False, attn_mask=mask, scale=scale
     )
     if empty is not None:
         logs = logs.masked_fill(empty, -torch.inf)
-    into = _tiles(total, run.q_start, run.tiles, run.rows, run.q_tile, run.q_step)
-    into_logs = _tiles(lse, run.q_start, run.tiles, run.rows, run.q_tile, run.q_step)
+    if place is not None:
+        found, logs = (x.unflatten(2, place.sizes[1:]) for x in (found, logs))
     if fresh:
         into.copy_(found)
         into_logs.copy_(logs)
@@ -285,9 +301,8 @@ def _add(
 def _merge(into: Tensor, into_logs: Tensor, found: Tensor, logs: Tensor) -> None:
     """Put two results of the same rows over other keys together, in place."""
     both = torch.logaddexp(into_logs, logs)
-    base = both.masked_fill(both == -torch.inf, 0)
-    into.mul_((into_logs - base).exp_()[..., None])
-    into.add_(found.mul_(logs.sub_(base).exp_()[..., None]))
+    share = logs.sub_(both.masked_fill(both == -torch.inf, 0)).exp_()
+    into.lerp_(found, share[..., None])
     into_logs.copy_(both)
 
 

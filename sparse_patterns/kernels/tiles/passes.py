@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sparse_patterns.kernels.dropout import Dropout
 from sparse_patterns.kernels.tiles.head import Side, Workspace
+from sparse_patterns.kernels.tiles.listed import Listed, gathered, lists_of
 from sparse_patterns.kernels.tiles.pieces import Piece, cut, trimmed
 from sparse_patterns.kernels.tiles.selection import Selection
 from sparse_patterns.lowering.tiles.runs import PlanPart
@@ -32,9 +33,10 @@ def forward_parts(
     weight = total.new_zeros(side.q.shape[:2])
     shift = None if side.small else torch.full_like(weight, -torch.inf)
     for part in parts:
-        keys, values = at.gather(side.k, part), at.gather(side.v, part)
+        order, listed = lists_of(part)
+        keys, values = gathered(side.k, listed), gathered(side.v, listed)
         whole = (total, weight, *(() if shift is None else (shift,)))
-        q, part_total, part_weight, *peaks = in_order(part, side.q, *whole)
+        q, part_total, part_weight, *peaks = (gathered(x, order) for x in (side.q, *whole))
         for run in trimmed(part):
             for piece in cut(run, q.shape[0]):
                 scores = _scores(piece, q, side, keys, at, part, space)
@@ -56,10 +58,9 @@ def forward_parts(
                 sums.add_(scores.sum(-1))
                 dropout.apply(scores)
                 add_matmul(target, scores, piece.keys(values), space)
-        if part.order is not None:
-            order = part.order.to(q.device)
+        if order is not None:
             for result, own in zip(whole, (part_total, part_weight, *peaks), strict=True):
-                result.index_copy_(1, order, own)
+                order.put(result, own)
     lse = weight.log()
     if shift is not None:
         lse += shift
@@ -103,12 +104,20 @@ def backward_parts(
         grads: Where to add.
     """
     for part in parts:
-        keys, values = at.gather(side.k, part), at.gather(side.v, part)
-        grad_keys = grads.k if part.keys is None else torch.zeros_like(keys)
-        grad_values = grads.v if part.keys is None else torch.zeros_like(values)
-        inputs = (side.q, lse, grad_out, delta)
-        q, part_lse, part_grad, part_delta = in_order(part, *inputs)
-        grad_q = grads.q if part.order is None else torch.zeros_like(q)
+        order, listed = lists_of(part)
+        keys = _gathered("keys", side.k, listed, space)
+        values = _gathered("values", side.v, listed, space)
+        grad_keys, grad_values, grad_q = grads.k, grads.v, grads.q
+        if listed is not None:
+            grad_keys = space.get("key gradients", *keys.shape).zero_()
+            grad_values = space.get("value gradients", *values.shape).zero_()
+        q, part_grad = (
+            _gathered(name, x, order, space)
+            for name, x in (("queries", side.q), ("output gradients", grad_out))
+        )
+        part_lse, part_delta = gathered(lse, order), gathered(delta, order)
+        if order is not None:
+            grad_q = space.get("query gradients", *q.shape).zero_()
         for run in trimmed(part):
             for piece in cut(run, q.shape[0]):
                 weights = _scores(piece, q, side, keys, at, part, space)
@@ -130,10 +139,18 @@ def backward_parts(
                     side.terms.differentiate(grad, piece, part, space)
                 add_matmul(piece.queries(grad_q), grad, piece.keys(keys), space, side.scale)
                 _add_to_keys(piece, grad_keys, grad, piece.queries(q), side.scale, space)
-        at.scatter(grads.k, grad_keys, part)
-        at.scatter(grads.v, grad_values, part)
-        if part.order is not None:
-            grads.q.index_add_(1, part.order.to(q.device), grad_q)
+        if listed is not None:
+            listed.add(grads.k, grad_keys)
+            listed.add(grads.v, grad_values)
+        if order is not None:
+            order.add(grads.q, grad_q)
+
+
+def _gathered(name: str, x: Tensor, listed: Listed | None, space: Workspace) -> Tensor:
+    """Return the rows of a list in a buffer that the next part reuses, `x` where there is none."""
+    if listed is None:
+        return x
+    return listed.gather(x, space.get(name, x.shape[0], listed.index.numel(), x.shape[2]))
 
 
 def _add_to_keys(
@@ -146,14 +163,6 @@ def _add_to_keys(
     folded = space.get("folded", a.shape[0], a.shape[2], b.shape[2])
     matmul(a.mT, b, folded, factor)
     piece.fold(total, folded)
-
-
-def in_order(part: PlanPart, *whole: Tensor) -> list[Tensor]:
-    """Return rows of `(heads, n, ...)` in the order of a part; the tensors where it has none."""
-    if part.order is None:
-        return list(whole)
-    order = part.order.to(whole[0].device)
-    return [x.index_select(1, order) for x in whole]
 
 
 def _scores(

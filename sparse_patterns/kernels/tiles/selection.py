@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sparse_patterns.kernels.base import Call
 from sparse_patterns.kernels.examples import Examples
+from sparse_patterns.kernels.tiles.listed import gathered, lists_of
 from sparse_patterns.lowering.plan import Group
 from sparse_patterns.lowering.tiles.rows import row_part
 from sparse_patterns.lowering.tiles.runs import PlanPart, TileRun
@@ -18,9 +19,6 @@ from sparse_patterns.spec.algebra import alternatives
 from sparse_patterns.spec.atoms import BatchGlobal
 from sparse_patterns.spec.base import Pattern
 from sparse_patterns.spec.oracle import ExampleContext, visible
-
-FEW_ROWS = 64
-"""Gathered gradients of up to this many keys are added row by row."""
 
 
 @dataclass
@@ -49,29 +47,6 @@ class Selection:
     documents: Tensor | None
     _real: dict[int, tuple[Tensor, list[int]]] = field(default_factory=dict)
     _changes: list[int] = field(default_factory=list)
-
-    def gather(self, x: Tensor, part: PlanPart) -> Tensor:
-        """Return the rows of `x`, `(heads, n, ...)`, that a part's runs index as keys."""
-        return x if part.keys is None else x.index_select(1, part.keys.to(x.device))
-
-    def scatter(self, total: Tensor, parts: Tensor, part: PlanPart) -> None:
-        """Add gradients of gathered keys to those of all keys, where any were gathered.
-
-        Args:
-            total: `(heads, kv_len, D)`.
-            parts: `(heads, n, D)`.
-            part: The part, with n keys.
-        """
-        if part.keys is None:
-            return
-        keys = part.keys.to(total.device)
-        if keys.numel() <= FEW_ROWS:
-            total.index_add_(1, keys, parts)
-            return
-        # The backward of an embedding look-up: adds rows in parallel, unlike index_add_ on a CPU.
-        add = torch.ops.aten.embedding_dense_backward
-        for own, found in zip(total, parts, strict=True):
-            own.add_(add(found, keys, total.shape[1], -1, False))
 
     def factors(
         self, shape: torch.Size, part: PlanPart, run: TileRun, tile: int, row: int
@@ -117,7 +92,7 @@ class Selection:
         """Return 1 or 0 for each key a part indexes, and how many are hidden before each."""
         if id(part) not in self._real:
             assert self.key_mask is not None
-            real = self.gather(self.key_mask[None], part)[0]
+            real = gathered(self.key_mask[None], lists_of(part)[1])[0]
             self._real[id(part)] = (real.float(), [0, *accumulate((~real).int().tolist())])
         return self._real[id(part)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -131,3 +131,51 @@ def slices_of_heads(
                 own = slice(low * share + member, (high - 1) * share + member + 1, share)
                 yield own, slice(low, high)
             first = stop
+
+
+@dataclass(frozen=True)
+class Round:
+    """Parts that are computed at once for some heads.
+
+    Attributes:
+        group: A group that has the parts.
+        heads: Query heads, ascending.
+        shared: Identities of the parts that all groups have; empty where that does not matter.
+        takes_shared: Whether this round computes those, or what the group has besides.
+        written: Whether the heads have a result of other parts already.
+    """
+
+    group: Group
+    heads: tuple[int, ...]
+    shared: frozenset[int] = frozenset()
+    takes_shared: bool = False
+    written: bool = False
+
+    def parts_of(self, parts: Iterable[PlanPart]) -> list[PlanPart]:
+        """Return which of the parts of the group are computed."""
+        return [part for part in parts if (id(part) in self.shared) is self.takes_shared]
+
+
+def rounds_of(plan: Plan, share_parts: bool) -> Iterator[Round]:
+    """Yield what is computed at once: parts that all heads have, then what each group has besides.
+
+    Args:
+        plan: The plan.
+        share_parts: Whether parts may be computed for several groups at once.
+    """
+    every, *others = [group.parts for group in plan.groups]
+    shared = frozenset(
+        id(part)
+        for part in every
+        if not part.whole_rows
+        and part.name != "batch columns"
+        and all(any(part is one for one in parts) for parts in others)
+    )
+    if not others or not shared or not share_parts:
+        for group in plan.groups:
+            yield Round(group, group.heads)
+        return
+    heads = tuple(sorted(head for group in plan.groups for head in group.heads))
+    yield Round(plan.groups[0], heads, shared, takes_shared=True)
+    for group in plan.groups:
+        yield Round(group, group.heads, shared, written=True)

@@ -33,9 +33,10 @@ import torch
 
 from sparse_patterns.kernels.base import Request
 from sparse_patterns.kernels.rates.work import Work
-from sparse_patterns.kernels.tiles.fused import heads_at_once
+from sparse_patterns.kernels.tiles.cells import cells_of
+from sparse_patterns.kernels.tiles.fused import heads_at_once, listed_at_once, rows_at_once
 from sparse_patterns.kernels.tiles.pieces import cut, trimmed
-from sparse_patterns.kernels.tiles.stacks import heads_of_stack, slices_of_heads
+from sparse_patterns.kernels.tiles.stacks import Round, heads_of_stack, rounds_of, slices_of_heads
 from sparse_patterns.kernels.tiles.strips import strips_of
 from sparse_patterns.lowering.plan import Group, Plan
 from sparse_patterns.lowering.tiles.runs import PlanPart
@@ -123,22 +124,29 @@ def uses_operator(request: Request) -> bool:
 def _counted(plan: Plan, shape: Shape) -> Work:
     work: Counter[str] = Counter({"call": 1, "back call": int(shape.backward)})
     if plan.q_len and plan.kv_len and shape.batch:
+        if shape.operator:
+            for some in rounds_of(plan, share_parts=not shape.half):
+                _count_operator(work, plan, some, shape)
         for group in plan.groups:
             _count_group(work, plan, group, shape)
     return dict(work)
 
 
-def _count_group(work: Counter[str], plan: Plan, group: Group, shape: Shape) -> None:
-    whole = len(plan.groups) == 1 and shape.share == 1 and not group.forms.takes_example_tensors
+def _copies_and_heads(
+    plan: Plan, group: Group, heads: tuple[int, ...], shape: Shape
+) -> tuple[int, tuple[int, ...]]:
+    """Return how often some heads are gone through, and which: examples may be so many more."""
+    whole = len(heads) == plan.heads and shape.share == 1 and not group.forms.takes_example_tensors
     apart = shape.masks or shape.apart or shape.dropout
-    joined = whole and shape.batch > 1 and not apart
-    copies = 1 if joined else shape.batch
-    heads = tuple(range(shape.batch * plan.heads)) if joined else group.heads
+    if whole and shape.batch > 1 and not apart:
+        return 1, tuple(range(shape.batch * plan.heads))
+    return shape.batch, heads
+
+
+def _count_group(work: Counter[str], plan: Plan, group: Group, shape: Shape) -> None:
+    copies, heads = _copies_and_heads(plan, group, group.heads, shape)
     local = [part for part in group.parts if not part.whole_rows]
     rows = [part for part in group.parts if part.whole_rows]
-    if shape.operator:
-        for some in heads_at_once(heads, shape.share, plan.q_len * plan.head_dim):
-            _count_operator(work, plan, local, some.stop - some.start, copies, shape)
     marked = MARKED if shape.marks and group.batch_rows else 0
     most = heads_of_stack(group.parts, plan.q_len * plan.head_dim, shape.half, shape.dropout)
     stacks = Counter(
@@ -155,23 +163,41 @@ def _count_group(work: Counter[str], plan: Plan, group: Group, shape: Shape) -> 
             _count_own(work, "own", plan, rows, count, times, marked, shape)
 
 
-def _count_operator(
-    work: Counter[str], plan: Plan, parts: Sequence[PlanPart], heads: int, copies: int, shape: Shape
+def _count_operator(work: Counter[str], plan: Plan, some: Round, shape: Shape) -> None:
+    """Count a round of the forward pass by the operator."""
+    copies, heads = _copies_and_heads(plan, some.group, some.heads, shape)
+    parts = [part for part in some.parts_of(some.group.parts) if not part.whole_rows]
+    rows = rows_at_once(parts, plan.q_len)
+    for at_once in heads_at_once(heads, shape.share, rows * plan.head_dim):
+        count = at_once.stop - at_once.start
+        _count_parts(work, plan, parts, count, copies, some.written, shape)
+
+
+def _count_parts(
+    work: Counter[str],
+    plan: Plan,
+    parts: Sequence[PlanPart],
+    heads: int,
+    copies: int,
+    written: bool,
+    shape: Shape,
 ) -> None:
-    """Count a forward pass by the operator over some heads of each example."""
+    """Count what the operator and the copies around it do for some heads of each example."""
     size, times = plan.head_dim, heads * copies
+    kv_heads = heads if shape.share == 1 else 1
     if shape.half:
         work["copy"] += times * size * 2 * (plan.q_len + plan.kv_len)
-    written = False
     for part in parts:
         rows = plan.q_len if part.order is None else part.order.numel()
-        listed = 0 if part.keys is None else part.keys.numel()
-        work["copy"] += times * size * (2 * listed + (0 if part.order is None else 2 * rows))
         strips = strips_of(part, heads, rows, torch.float32)
-        fresh = strips.whole and (part.order is not None or not written)
-        if part.order is not None and written:
+        cells = cells_of(part, strips, listed_at_once(kv_heads, size))
+        gathered = cells[0].queries is not None
+        listed = sum(cell.keys.index.numel() for cell in cells if cell.keys is not None)
+        work["copy"] += 2 * copies * kv_heads * size * listed + 2 * gathered * times * size * rows
+        fresh = strips.whole and (gathered or not written)
+        if gathered and written:
             work["merge"] += times * rows * size
-        runs = [(strip.run, strip.bias is not None) for strip in strips.strips]
+        runs = [(strip.run, strip.bias is not None) for cell in cells for strip in cell.strips]
         if part.name == "batch columns" and shape.marks:
             runs = [(run, True) for run in part.runs]
         for run, masked in runs:

@@ -18,7 +18,7 @@ from torch import Tensor
 from sparse_patterns.lowering.tiles.tiles import RUN_PAIRS
 from sparse_patterns.spec.grids import GridWindow
 
-LISTED_PAIRS = 32
+LISTED_PAIRS = 16
 """Pairs that are computed in the time that one more listed key costs, most of it its gradient."""
 
 WIDE_TILES, ROW_PAIRS = 0.75, 24.0

@@ -57,7 +57,7 @@ def grid_part(conjunct: Conjunct, earlier: list[Conjunct], q: Tensor, kv_len: in
     queries, tiles.q_start = _in_place(order - int(q[0]), tiles.q_start)
     keys, tiles.k_start = _in_place(listed, tiles.k_start)
     by_strip = select_tiles(tiles, tiles.k_start.argsort(stable=True))
-    runs = min(tiles.to_runs(), by_strip.to_runs(), key=len)
+    runs = min(by_strip.to_runs(), tiles.to_runs(), key=len)
     documents = conjunct.documents and not conjunct.dynamic
     return PlanPart("grid", runs, keys, queries, documents=documents, dynamic=dynamic)
 

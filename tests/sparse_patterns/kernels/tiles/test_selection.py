@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import sparse_patterns as sp
-from sparse_patterns.kernels.tiles.selection import FEW_ROWS, Selection, select
+from sparse_patterns.kernels.tiles.selection import Selection, select
 from sparse_patterns.lowering.tiles.runs import PlanPart
 from tests.random_specs import random_case
 from tests.sparse_patterns.kernels.test_masks import call_of
@@ -49,18 +49,3 @@ def test_parts_of_random_specs_are_the_mask_of_the_oracle(seed: int) -> None:
             main[selection.padded] = 0
             assert main.numel() == 0 or main.max() <= 1, case
             assert torch.equal(main.bool(), want[example, group.heads[0]]), case
-
-
-@pytest.mark.parametrize("count", [FEW_ROWS - 1, FEW_ROWS + 1])
-def test_gradients_of_gathered_keys_add_up(count: int) -> None:
-    call, made = call_of(random_case(0))
-    selection = select(call, made.groups[0], 0)
-    keys = torch.randint(20, (count,))
-    part = PlanPart("columns", (), keys=keys)
-    x = torch.randn(2, 20, 3, dtype=torch.float64)
-    assert torch.equal(selection.gather(x, part), x[:, keys])
-    total = torch.ones(2, 20, 3, dtype=torch.float64)
-    parts = torch.randn(2, count, 3, dtype=torch.float64)
-    want = total.index_add(1, keys, parts)
-    selection.scatter(total, parts, part)
-    torch.testing.assert_close(total, want, rtol=0, atol=1e-14)

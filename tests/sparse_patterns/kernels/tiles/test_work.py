@@ -19,6 +19,8 @@ CASES = {
     "globals": (WINDOW | sp.Global((0,)), {"batch": 2}),
     "groups": (sp.PerHead(WINDOW, sp.Window(30, 0), rest=True), {"batch": 2}),
     "bigbird": (sp.get("bigbird", block=16), {}),
+    "grid": (sp.GridWindow((10, 20), 3), {"batch": 2}),
+    "strided": (sp.get("sparse-transformer-strided", stride=16), {}),
     "dilated": (sp.Window(9, 9, dilation=3), {}),
     "dropout": (WINDOW | sp.Global((0,)), {"dropout_p": 0.1, "batch": 2}),
     "softcap": (sp.get("streaming", window=20), {"softcap": True}),
