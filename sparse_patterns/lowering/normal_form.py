@@ -123,6 +123,10 @@ class Conjunct:
         """Return the sorted keys that the columns leave, or None for all of them."""
         if not self.columns:
             return None
+        fixed = [set(atom.positions(kv_len)) for atom in self.columns if isinstance(atom, Global)]
+        if len(fixed) == len(self.columns):
+            both = sorted(set.intersection(*fixed))
+            return torch.tensor(both, dtype=torch.int64, device="cpu")
         seen = torch.ones(kv_len, dtype=torch.bool, device="cpu")
         for atom in self.columns:
             if isinstance(atom, Summary):
