@@ -84,6 +84,11 @@ class Conjunct:
         return any(uses(part, BatchGlobal, SameDocument) for part in self.rest)
 
     @property
+    def limited(self) -> bool:
+        """Whether distances, a dilation or blocks leave each query some of the keys only."""
+        return min(self.left, self.right) < UNLIMITED or self.dilation > 1 or bool(self.blocks)
+
+    @property
     def plain(self) -> bool:
         """Whether the conjunct is an interval of distances and nothing else."""
         special = self.blocks or self.columns or self.layout or self.grid or self.batch or self.rest

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from sparse_patterns.lowering.normal_form import UNLIMITED, Conjunct
+from sparse_patterns.lowering.normal_form import Conjunct
 from sparse_patterns.lowering.tiles.joining import join_runs
 from sparse_patterns.lowering.tiles.known_masks import column_mask, depends_on_distance
 from sparse_patterns.lowering.tiles.masks import STACK_FROM
@@ -30,8 +30,7 @@ def column_part(
         kv_len: Number of keys, at least 1.
         q_offset: Position of query row 0.
     """
-    limited = min(conjunct.left, conjunct.right) < UNLIMITED or conjunct.dilation > 1
-    if not conjunct.columns or conjunct.blocks or conjunct.rest or limited:
+    if not conjunct.columns or conjunct.limited or conjunct.rest:
         return None
     if not all(depends_on_distance(other.static) for other in earlier):
         return None

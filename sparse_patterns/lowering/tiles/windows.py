@@ -108,6 +108,8 @@ class _Tiles:
         while tile < count:
             first = start + tile * rows
             some, slides = _alike(group, first, rows, count - tile)
+            if self.pattern is not None and not slides:
+                some = 1  # the pairs that others took out are elsewhere in each
             tile += some
             seeing = group.seeing(first, first + rows)
             if seeing:
