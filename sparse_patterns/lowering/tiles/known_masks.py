@@ -96,3 +96,9 @@ def _seen(pattern: Pattern, q: Tensor, k: Tensor) -> tuple[bool, Tensor | None]:
 _kept_band = lru_cache(maxsize=KEPT)(_band)
 _kept_by_distance = lru_cache(maxsize=KEPT)(_by_distance)
 _kept_by_column = lru_cache(maxsize=KEPT)(_by_column)
+
+
+def forget_masks() -> None:
+    """Forget every mask, as a new process has none."""
+    for kept in (_kept_band, _kept_by_distance, _kept_by_column):
+        kept.cache_clear()
