@@ -20,6 +20,7 @@ from benchmarks.suites import Case, Options
 from benchmarks.table import Goal, Row, milliseconds
 from sparse_patterns.lowering import forms, plan
 from sparse_patterns.lowering.tiles import lower
+from sparse_patterns.lowering.tiles.known_masks import forget_masks
 
 # Name: examples, heads, tokens, pattern, whether torch's attention is causal.
 SHORT = {
@@ -70,6 +71,7 @@ def forget() -> None:
     plan._plan.cache_clear()
     forms.forms_of.cache_clear()
     lower._interval_part.cache_clear()
+    forget_masks()
 
 
 def seconds(inputs: tuple[Tensor, ...], pattern: sp.Pattern) -> float:

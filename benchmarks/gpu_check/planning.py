@@ -21,6 +21,7 @@ from sparse_patterns.lowering import forms, plan
 from sparse_patterns.lowering.blocks.lists import variant_of
 from sparse_patterns.lowering.plan import Plan
 from sparse_patterns.lowering.tiles import lower
+from sparse_patterns.lowering.tiles.known_masks import forget_masks
 
 PART = "planning"
 HEADS, ROUNDS = 16, 5
@@ -75,6 +76,7 @@ def forget() -> None:
     plan._plan.cache_clear()
     forms.forms_of.cache_clear()
     lower._interval_part.cache_clear()
+    forget_masks()
     variant_of.cache_clear()
 
 

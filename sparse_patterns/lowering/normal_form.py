@@ -84,6 +84,11 @@ class Conjunct:
         return any(uses(part, BatchGlobal, SameDocument) for part in self.rest)
 
     @property
+    def limited(self) -> bool:
+        """Whether distances, a dilation or blocks leave each query some of the keys only."""
+        return min(self.left, self.right) < UNLIMITED or self.dilation > 1 or bool(self.blocks)
+
+    @property
     def plain(self) -> bool:
         """Whether the conjunct is an interval of distances and nothing else."""
         special = self.blocks or self.columns or self.layout or self.grid or self.batch or self.rest
@@ -123,6 +128,10 @@ class Conjunct:
         """Return the sorted keys that the columns leave, or None for all of them."""
         if not self.columns:
             return None
+        fixed = [set(atom.positions(kv_len)) for atom in self.columns if isinstance(atom, Global)]
+        if len(fixed) == len(self.columns):
+            both = sorted(set.intersection(*fixed))
+            return torch.tensor(both, dtype=torch.int64, device="cpu")
         seen = torch.ones(kv_len, dtype=torch.bool, device="cpu")
         for atom in self.columns:
             if isinstance(atom, Summary):

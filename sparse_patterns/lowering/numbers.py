@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sparse_patterns.lowering.normal_form import Conjunct, row_tokens
+from sparse_patterns.lowering.residues import residues
 from sparse_patterns.spec.algebra import alternatives
 from sparse_patterns.spec.atoms import BlockTable, Global
 from sparse_patterns.spec.base import Pattern
@@ -118,7 +119,7 @@ def _whole_grid(grids: list[Conjunct], others: list[Conjunct], kv_len: int) -> b
 
 
 def pairs_at_most(conjuncts: Sequence[Conjunct], q_len: int, kv_len: int, q_offset: int) -> int:
-    """Return an upper bound on the visible pairs of one head, in time linear in the queries.
+    """Return an upper bound on the visible pairs of one head, in time linear at most.
 
     Pairs that several conjuncts name are counted in each; rows of global tokens are left out.
 
@@ -128,10 +129,16 @@ def pairs_at_most(conjuncts: Sequence[Conjunct], q_len: int, kv_len: int, q_offs
         kv_len: Number of keys.
         q_offset: Position of query row 0.
     """
+    if not q_len or not kv_len:
+        return 0
     q = torch.arange(q_len, device="cpu") + q_offset
     total = 0
     for one in conjuncts:
         if one.batch:
+            continue
+        known = _pairs_by_arithmetic(one, q_len, kv_len, q_offset)
+        if known is not None:
+            total += known
             continue
         low, high = _bounds(one, q, kv_len)
         pairs = int(_Keys(one, q, kv_len).between(low, high).sum())
@@ -145,6 +152,17 @@ def pairs_at_most(conjuncts: Sequence[Conjunct], q_len: int, kv_len: int, q_offs
             pairs = min(pairs, on_grid * math.prod(2 * radius + 1 for radius in one.grid.radius))
         total += pairs
     return min(total, q_len * kv_len)
+
+
+def _pairs_by_arithmetic(one: Conjunct, q_len: int, kv_len: int, q_offset: int) -> int | None:
+    """Return the pairs in a conjunct's bounds, None where they depend on more than distances."""
+    outside = one.documents and (q_offset < 0 or q_offset + q_len > kv_len)
+    if one.blocks or one.layout or one.grid or outside:
+        return None
+    if not one.columns:
+        return sum(some.pairs for some in residues(one, q_len, kv_len, q_offset))
+    keys = None if one.limited else one.key_list(kv_len)
+    return None if keys is None else q_len * keys.numel()
 
 
 class _Keys:

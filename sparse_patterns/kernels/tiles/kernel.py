@@ -21,7 +21,7 @@ from torch import Tensor
 from sparse_patterns.kernels.base import Call, Kernel, Request, Tolerance, accumulation_dtype
 from sparse_patterns.kernels.rates.work import Work, seconds
 from sparse_patterns.kernels.scores.terms import bias_gradient
-from sparse_patterns.kernels.tiles import fused
+from sparse_patterns.kernels.tiles.fused import forward as fused
 from sparse_patterns.kernels.tiles.head import packed
 from sparse_patterns.kernels.tiles.heads import Heads, Sums
 from sparse_patterns.kernels.tiles.passes import forward_parts

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sparse_patterns.kernels.tiles.selection import Selection
-from sparse_patterns.kernels.tiles.strips import cut_rows
+from sparse_patterns.lowering.tiles.cutting import cut_rows
 from sparse_patterns.lowering.tiles.runs import PlanPart, TileRun
 
 SCORES_AT_ONCE = 1 << 18

@@ -128,14 +128,15 @@ def _select(examples: Examples, group: Group, example: int) -> Selection:
             row_parts.append(_settle(part, positions, context))
         else:
             parts.append(part)
-    overwritten = torch.zeros(examples.q_len, dtype=torch.bool, device=examples.device)
-    if group.row_tokens:
-        rows = torch.tensor(group.row_tokens, device=examples.device) - examples.q_offset
-        overwritten[rows[(rows >= 0) & (rows < examples.q_len)]] = True
-    every = examples.global_rows(group)
+    fixed = [token - examples.q_offset for token in group.row_tokens]
+    fixed = [row for row in fixed if 0 <= row < examples.q_len]
+    overwritten = torch.tensor(fixed, dtype=torch.int64, device=examples.device)
+    own = group.batch_rows and examples.global_mask is not None
+    every = examples.global_rows(group) if own else None
     if every is not None:
-        own = every[example] & ~overwritten
-        rows = own.nonzero().flatten()
+        marked = every[example].clone()
+        marked[overwritten] = False
+        rows = marked.nonzero().flatten()
         if rows.numel():
             whole = any(
                 isinstance(atom, BatchGlobal) and atom.rows for atom in alternatives(group.pattern)
@@ -143,15 +144,13 @@ def _select(examples: Examples, group: Group, example: int) -> Selection:
             shape = (examples.kv_len, examples.q_offset)
             part = row_part(group.pattern, rows.cpu(), *shape, whole, evaluate=False)
             row_parts.append(_settle(part, positions, context))
-            overwritten |= own
+            overwritten = torch.cat([overwritten, rows]).sort().values
     padded = examples.padded_rows
     return Selection(
         parts,
         row_parts,
-        overwritten.nonzero().flatten(),
-        overwritten.new_zeros(0, dtype=torch.int64)
-        if padded is None
-        else padded[example].nonzero().flatten(),
+        overwritten,
+        overwritten.new_zeros(0) if padded is None else padded[example].nonzero().flatten(),
         examples.q_offset,
         context,
         None if examples.key_mask is None else examples.key_mask[example],

@@ -33,11 +33,11 @@ import torch
 
 from sparse_patterns.kernels.base import Request
 from sparse_patterns.kernels.rates.work import Work
-from sparse_patterns.kernels.tiles.cells import cells_of
-from sparse_patterns.kernels.tiles.fused import heads_at_once, listed_at_once, rows_at_once
+from sparse_patterns.kernels.tiles.fused.cells import cells_of
+from sparse_patterns.kernels.tiles.fused.forward import heads_at_once, listed_at_once, rows_at_once
+from sparse_patterns.kernels.tiles.fused.strips import strips_of
 from sparse_patterns.kernels.tiles.pieces import cut, trimmed
 from sparse_patterns.kernels.tiles.stacks import Round, heads_of_stack, rounds_of, slices_of_heads
-from sparse_patterns.kernels.tiles.strips import strips_of
 from sparse_patterns.lowering.plan import Group, Plan
 from sparse_patterns.lowering.tiles.runs import PlanPart
 

@@ -111,9 +111,11 @@ def _interval_tiles(
         evaluate |= may_overlap(
             other, q[tiles.q_start], _last(q, tiles), token_first, token_last, kv_len
         )
-    share_masks(tiles, first, last)
     if conjunct.dynamic or not evaluate.any():
+        share_masks(tiles, first, last)
         return tiles
+    if not evaluate.all():
+        share_masks(tiles, first, last)
     return evaluate_tiles(tiles, evaluate, without(conjunct, earlier), q, listed, kv_len)
 
 

@@ -111,10 +111,14 @@ def _gathered_parts(
         dynamic: See `PlanPart`.
     """
     parts, width = [], masks.shape[2]
-    count = torch.bincount(tile, minlength=starts.numel())
-    filled = _fill_up(count, rows, width)
+    if not tile.numel():
+        return []
+    place, count = torch.unique_consecutive(tile, return_counts=True)
+    starts, rows = starts[place], rows[place]
+    filled = _fill_up(place, count, rows, width)
     first_pair = count.cumsum(0) - count
-    shapes, _ = unique_rows(rows[count > 0], filled[count > 0])
+    whole = masks.flatten(1).all(1)
+    shapes, _ = unique_rows(rows, filled)
     for height, blocks in torch.stack(shapes, 1).tolist():
         chosen = ((rows == height) & (filled == blocks)).nonzero().flatten()
         keys = blocks * width
@@ -122,11 +126,8 @@ def _gathered_parts(
             number = torch.arange(blocks, device="cpu")
             own = number < count[some][:, None]
             pair = first_pair[some][:, None] + torch.minimum(number, count[some][:, None] - 1)
-            listed = (k_first[pair][:, :, None] + torch.arange(width, device="cpu")).clamp(
-                max=kv_len - 1
-            )
-            mask = masks[pair][:, :, :height] & own[:, :, None, None]
-            mask = mask.transpose(1, 2).reshape(some.numel(), mask.shape[2], keys)
+            listed = k_first[pair][:, :, None] + torch.arange(width, device="cpu")
+            listed.clamp_(max=kv_len - 1)
             tiles = Tiles(
                 starts[some],
                 torch.full_like(some, height),
@@ -136,33 +137,43 @@ def _gathered_parts(
                 [None],
                 1,
             )
-            runs = with_masks(tiles, mask).to_runs()
+            if not bool((own & whole[pair]).all()):
+                mask = masks[pair][:, :, :height] & own[:, :, None, None]
+                mask = mask.transpose(1, 2).reshape(some.numel(), mask.shape[2], keys)
+                tiles = with_masks(tiles, mask)
             parts.append(
                 PlanPart(
-                    "blocks", runs, listed.flatten(), documents=conjunct.documents, dynamic=dynamic
+                    "blocks",
+                    tiles.to_runs(),
+                    listed.flatten(),
+                    documents=conjunct.documents,
+                    dynamic=dynamic,
                 )
             )
     return parts
 
 
-def _fill_up(count: Tensor, rows: Tensor, block: int) -> Tensor:
+def _fill_up(place: Tensor, count: Tensor, rows: Tensor, block: int) -> Tensor:
     """Return how many key blocks each tile computes, some of them hidden.
 
     Tiles that see fewer blocks than those around them would be runs of their own, and cut the runs
     of the others.
 
     Args:
-        count: int64 `(tiles,)`, the key blocks of each tile.
+        place: int64 `(tiles,)`, ascending: which tiles of the sequence they are.
+        count: int64 `(tiles,)`, the key blocks of each tile, at least 1.
         rows: int64 `(tiles,)`, number of rows.
         block: Keys of a block.
     """
+    if bool((count == count[0]).all()):
+        return count
     filled = count.clone()
     for height in torch.unique(rows).tolist():
-        of_height = (rows == height) & (count > 0)
+        of_height = rows == height
         most = 0
         for blocks in torch.unique(count[of_height]).flip(0).tolist():
             chosen = of_height & (count == blocks)
-            index = chosen.nonzero().flatten()
+            index = place[chosen]
             stretches = int((index.diff() > 1).sum()) + 1
             hidden = index.numel() * height * block * (most - blocks)
             if most and hidden <= 2 * stretches * RUN_PAIRS:

@@ -7,12 +7,14 @@ from functools import lru_cache
 import torch
 
 from sparse_patterns.lowering.normal_form import Conjunct, row_tokens, to_conjuncts, without
-from sparse_patterns.lowering.tiles.grids import grid_part
+from sparse_patterns.lowering.tiles.columns import column_part
+from sparse_patterns.lowering.tiles.grids.part import grid_part
 from sparse_patterns.lowering.tiles.intervals import interval_part
 from sparse_patterns.lowering.tiles.layouts import layout_parts
 from sparse_patterns.lowering.tiles.rows import row_part
 from sparse_patterns.lowering.tiles.runs import PlanPart, TileRun
 from sparse_patterns.lowering.tiles.tiles import MAX_ROWS
+from sparse_patterns.lowering.tiles.windows import window_part
 from sparse_patterns.spec.algebra import alternatives
 from sparse_patterns.spec.atoms import Global
 from sparse_patterns.spec.base import Pattern
@@ -54,8 +56,15 @@ def _interval_part(
     conjunct: Conjunct, earlier: tuple[Conjunct, ...], q_len: int, kv_len: int, q_offset: int
 ) -> PlanPart:
     """Return the part of an interval: the same object for heads that differ in other conjuncts."""
-    make = interval_part if conjunct.grid is None else grid_part
-    return make(conjunct, list(earlier), torch.arange(q_len, device="cpu") + q_offset, kv_len)
+    others = list(earlier)
+    make = grid_part
+    if conjunct.grid is None:
+        for by_arithmetic in (window_part, column_part):
+            part = by_arithmetic(conjunct, others, q_len, kv_len, q_offset)
+            if part is not None:
+                return part
+        make = interval_part
+    return make(conjunct, others, torch.arange(q_len, device="cpu") + q_offset, kv_len)
 
 
 def _batch_columns(conjunct: Conjunct, earlier: list[Conjunct], q_len: int) -> PlanPart:

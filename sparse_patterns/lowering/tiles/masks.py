@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from sparse_patterns.lowering.normal_form import Conjunct
 from sparse_patterns.lowering.tiles.tiles import (
@@ -116,10 +117,7 @@ def with_masks(tiles: Tiles, mask: Tensor) -> Tiles:
             tiles.masks = [None]
         return select_tiles(tiles, seen)
     flat = mask.reshape(count, -1)
-    generator = torch.Generator(device="cpu").manual_seed(1)
-    odd = torch.randint(1, 1 << 62, (flat.shape[1],), generator=generator, device="cpu") * 2 + 1
-    at_once = max(1, EVALUATED_AT_ONCE // max(1, flat.shape[1]))
-    digest = torch.cat([(part * odd).sum(1) for part in flat.split(at_once)])
+    digest = _digest(flat)
     seen = flat.any(1)
     full = flat.all(1)
     digest = torch.where(full, -1, digest)
@@ -140,3 +138,12 @@ def with_masks(tiles: Tiles, mask: Tensor) -> Tiles:
         tiles.kind = full.long()
         tiles.masks = [mask[seen & ~full], None]
     return select_tiles(tiles, seen)
+
+
+def _digest(rows: Tensor) -> Tensor:
+    """Return a number for each row of bool `(rows, n)`: equal ones have equal numbers."""
+    eights = functional.pad(rows, (0, -rows.shape[1] % 8)).view(torch.int64)
+    generator = torch.Generator(device="cpu").manual_seed(1)
+    odd = torch.randint(1, 1 << 62, (eights.shape[1],), generator=generator, device="cpu") * 2 + 1
+    at_once = max(1, EVALUATED_AT_ONCE // max(1, eights.shape[1]))
+    return torch.cat([(part * odd).sum(1) for part in eights.split(at_once)])

@@ -109,14 +109,8 @@ class Tiles:
         return tuple(runs)
 
     def _longest(self, k_tile: int) -> int:
-        """Return how many tiles may go into one run.
-
-        Gradients of keys are added by strided views, one multiple of the step at a time; tiles that
-        interleave must not come back to a key of an earlier one.
-        """
-        if k_tile % self.step == 0:
-            return self.q_start.numel()
-        return max(1, self.step // max(1, k_tile))
+        """Return how many tiles may go into one run."""
+        return longest_run(k_tile, self.step, self.q_start.numel())
 
     def _rank_in_kind(self) -> Tensor:
         """Return each tile's number among those of its kind."""
@@ -127,6 +121,20 @@ class Tiles:
         rank = torch.empty_like(order)
         rank[order] = torch.arange(order.numel(), device="cpu") - first
         return rank
+
+
+def longest_run(k_tile: int, step: int, tiles: int) -> int:
+    """Return how many of some tiles may go into one run.
+
+    Gradients of keys are added by strided views, one multiple of the step at a time; tiles that
+    interleave must not come back to a key of an earlier one.
+
+    Args:
+        k_tile: Distance between the tiles, in keys.
+        step: Distance between keys of a tile.
+        tiles: Number of tiles.
+    """
+    return tiles if k_tile % step == 0 else max(1, step // max(1, k_tile))
 
 
 def unique_rows(*columns: Tensor) -> tuple[list[Tensor], Tensor]:

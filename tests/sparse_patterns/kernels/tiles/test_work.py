@@ -8,7 +8,8 @@ import torch
 import sparse_patterns as sp
 from sparse_patterns.kernels.base import Request
 from sparse_patterns.kernels.dispatch import KERNELS
-from sparse_patterns.kernels.tiles import fused, passes
+from sparse_patterns.kernels.tiles import passes
+from sparse_patterns.kernels.tiles.fused import forward as fused
 from sparse_patterns.kernels.tiles.work import least_work_of, work_of
 
 WINDOW = sp.Window(9, 9)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import sparse_patterns as sp
-from sparse_patterns.kernels.tiles import fused
+from sparse_patterns.kernels.tiles.fused import forward as fused
 
 DOCUMENTS = torch.arange(300).div(70, rounding_mode="floor").expand(2, -1)
 REAL = torch.arange(300).expand(2, -1) < torch.tensor([[300], [130]])

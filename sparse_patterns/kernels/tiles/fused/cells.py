@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
+from sparse_patterns.kernels.tiles.fused.strips import Strip, Strips
 from sparse_patterns.kernels.tiles.listed import Listed, lists_of
-from sparse_patterns.kernels.tiles.strips import Strip, Strips
 from sparse_patterns.lowering.tiles.runs import PlanPart
 
 

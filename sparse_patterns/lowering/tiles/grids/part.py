@@ -1,6 +1,6 @@
 """Terms that are a window over a grid: tiles of whole blocks of the grid, in an order of their own.
 
-See `grid_layout` for how the grid is cut. The mask of a tile is a product of one mask for each
+See `layout` for how the grid is cut. The mask of a tile is a product of one mask for each
 dimension, and tiles that lie alike share it; only tiles at the ends of the queries or keys, or with
 other literals of the conjunct, are evaluated pair by pair.
 """
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sparse_patterns.lowering.normal_form import Conjunct, without
-from sparse_patterns.lowering.tiles.grid_layout import Block, Cut, Span, cut_grid
+from sparse_patterns.lowering.tiles.grids.layout import Block, Cut, Span, cut_grid
 from sparse_patterns.lowering.tiles.masks import evaluate_tiles, may_overlap
 from sparse_patterns.lowering.tiles.runs import PlanPart
 from sparse_patterns.lowering.tiles.tiles import MAX_KEYS, Tiles, select_tiles

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 import sparse_patterns as sp
-from sparse_patterns.kernels.tiles.cells import cells_of
-from sparse_patterns.kernels.tiles.strips import strips_of
+from sparse_patterns.kernels.tiles.fused.cells import cells_of
+from sparse_patterns.kernels.tiles.fused.strips import strips_of
 
 
 def test_cells_hold_each_tile_once_with_its_keys() -> None:

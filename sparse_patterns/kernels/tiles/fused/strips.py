@@ -6,14 +6,16 @@ lower ones, and columns that no row sees are dropped.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from sparse_patterns.kernels.tiles.listed import Box
+from sparse_patterns.lowering.tiles.cutting import cut_rows
+from sparse_patterns.lowering.tiles.known_masks import known
 from sparse_patterns.lowering.tiles.runs import PlanPart, TileRun
 
 CALL_PAIRS = 1 << 14
@@ -21,10 +23,6 @@ CALL_PAIRS = 1 << 14
 
 HEIGHTS = (128, 64, 32)
 """Rows that a taller tile may be cut to; the operator takes 32 at a time of up to 191."""
-
-LANES, NARROW = 8, 256
-"""Numbers that the processor takes at once: where a tile of few columns has some left, they cost
-more than as many as it takes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,9 +94,22 @@ def strips_of(part: PlanPart, heads: int, q_len: int, dtype: torch.dtype) -> Str
 
 def _make(part: PlanPart, heads: int, q_len: int, dtype: torch.dtype) -> Strips:
     runs = [cut for run in part.runs if run.keys for cut in _best(run, heads)]
-    rows = [run.query_rows().flatten() for run in runs]
-    count = torch.bincount(torch.cat(rows), minlength=q_len) if rows else torch.zeros(q_len)
-    return Strips(tuple(_strip(run, dtype) for run in runs), bool((count == 1).all()))
+    return Strips(tuple(_strip(run, dtype) for run in runs), _each_row_once(runs, q_len))
+
+
+def _each_row_once(runs: list[TileRun], q_len: int) -> bool:
+    """Return whether every row is in exactly one tile."""
+    if sum(run.tiles * run.rows for run in runs) != q_len:
+        return False
+    stop = 0
+    for run in sorted(runs, key=lambda one: one.q_start):
+        if run.q_step != 1 or (run.tiles > 1 and run.q_tile != run.rows):
+            rows = torch.cat([one.query_rows().flatten() for one in runs])
+            return rows.unique().numel() == q_len
+        if run.q_start != stop:
+            return False
+        stop += run.tiles * run.rows
+    return True
 
 
 def _best(run: TileRun, heads: int) -> list[TileRun]:
@@ -135,40 +146,15 @@ def _joined(run: TileRun, height: int) -> list[TileRun]:
     return [replace(one, tiles=run.tiles * count, q_tile=q_tile, k_tile=k_tile)]
 
 
-def cut_rows(run: TileRun, height: int) -> Iterator[TileRun]:
-    """Yield runs of some rows of every tile, without columns that none of them sees.
-
-    Args:
-        run: The run.
-        height: The most rows of a tile.
-    """
-    if run.mask is None:
-        yield run
-        return
-    for row in range(0, run.rows, height):
-        rows = min(height, run.rows - row)
-        mask = run.mask if run.mask.shape[1] == 1 else run.mask[:, row : row + rows]
-        columns = mask.flatten(0, 1).any(0).nonzero().flatten()
-        if not columns.numel():
-            continue
-        first, last = int(columns[0]), int(columns[-1])
-        if last - first < NARROW:
-            last = min(run.keys - 1, first + -(-(last + 1 - first) // LANES) * LANES - 1)
-        mask = mask[..., first : last + 1]
-        yield replace(
-            run,
-            rows=rows,
-            keys=last + 1 - first,
-            q_start=run.q_start + row * run.q_step,
-            k_start=run.k_start + first * run.k_step,
-            mask=None if bool(mask.all()) else mask,
-        )
-
-
 def _strip(run: TileRun, dtype: torch.dtype) -> Strip:
     if run.mask is None:
         return Strip(run, None, None)
-    bias = torch.zeros(run.mask.shape, dtype=dtype, device="cpu")
-    bias.masked_fill_(~run.mask, -torch.inf)
-    empty = ~run.mask.any(-1)
-    return Strip(run, bias, empty if bool(empty.any()) else None)
+    return Strip(run, *known(run.mask, ("bias", dtype), partial(_bias, run.mask, dtype)))
+
+
+def _bias(mask: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """Return a mask as what is added to scores, and which rows see nothing, None for no row."""
+    bias = torch.zeros(mask.shape, dtype=dtype, device="cpu")
+    bias.masked_fill_(~mask, -torch.inf)
+    empty = ~mask.any(-1)
+    return bias, empty if bool(empty.any()) else None

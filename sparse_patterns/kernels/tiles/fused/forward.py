@@ -16,13 +16,13 @@ from torch import Tensor
 
 from sparse_patterns.kernels.base import Call
 from sparse_patterns.kernels.scores.terms import Distances
-from sparse_patterns.kernels.tiles.bias import Bias, masked
-from sparse_patterns.kernels.tiles.cells import cells_of
+from sparse_patterns.kernels.tiles.fused.bias import Bias, masked
+from sparse_patterns.kernels.tiles.fused.cells import cells_of
+from sparse_patterns.kernels.tiles.fused.strips import strips_of
 from sparse_patterns.kernels.tiles.head import Workspace
 from sparse_patterns.kernels.tiles.listed import Box, Listed, lists_of
 from sparse_patterns.kernels.tiles.selection import Selection, select
 from sparse_patterns.kernels.tiles.stacks import rounds_of
-from sparse_patterns.kernels.tiles.strips import strips_of
 from sparse_patterns.lowering.plan import Plan
 from sparse_patterns.lowering.tiles.runs import PlanPart, TileRun
 

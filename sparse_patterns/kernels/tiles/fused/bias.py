@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from sparse_patterns.kernels.scores.distances import strip
+from sparse_patterns.kernels.tiles.fused.strips import Strip
 from sparse_patterns.kernels.tiles.selection import Selection
-from sparse_patterns.kernels.tiles.strips import Strip
 from sparse_patterns.lowering.tiles.runs import PlanPart, TileRun
 
 MASK_AT_ONCE = 1 << 19

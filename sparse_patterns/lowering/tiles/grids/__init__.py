@@ -1,0 +1,1 @@
+"""Windows over grids, cut to tiles."""
