@@ -22,7 +22,9 @@ def test_the_order_has_every_pair() -> None:
     assert len({*pairwise(ORDER)}) == 16
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [x if x in SOME else pytest.param(x, marks=pytest.mark.long) for x in KINDS]
+)
 def test_every_order_of_the_loops_on_one_module(kind: str) -> None:
     model = make(kind, learning_rate=1e-30)
     seen: dict[str, set[float]] = {"validate": set(), "test": set()}

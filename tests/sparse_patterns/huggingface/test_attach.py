@@ -105,8 +105,18 @@ def places(name: str, real: Tensor) -> dict[str, Tensor]:
     return {} if "bert" in name else {"position_ids": (real.cumsum(1) - 1).clamp(min=0)}
 
 
-@pytest.mark.parametrize("pattern", ["window and global", "per head", "per layer"])
-@pytest.mark.parametrize("name", [*CAUSAL_MODELS, "bert-decoder"])
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [
+        pytest.param(
+            name,
+            pattern,
+            marks=() if name == "llama" or pattern == "per layer" else pytest.mark.long,
+        )
+        for name in [*CAUSAL_MODELS, "bert-decoder"]
+        for pattern in ("window and global", "per head", "per layer")
+    ],
+)
 def test_a_cache_changes_no_number(name: str, pattern: str) -> None:
     """The prompt in two pieces, then one token at a time, against one pass with the dense mask."""
     model, spec, ids = MODELS[name](), PATTERNS[pattern], some_ids()
