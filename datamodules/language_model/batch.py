@@ -34,11 +34,14 @@ class LanguageModelBatch(_Always, total=False):
             are unrelated.
         restarts: bool (batch, length), True at the first token of a document: what is before it, in
             the row or in memory, is another document's. Absent where `continues` is.
+        filler: bool (batch,), True for a row that holds no text and only makes the number of rows
+            what it is in other batches or processes. Absent where no row is one.
     """
 
     units_scored: Tensor
     continues: Tensor
     restarts: Tensor
+    filler: Tensor
 
 
 class _MaskedAlways(TypedDict):
@@ -98,6 +101,7 @@ def collate(
     units = torch.zeros(rows, dtype=torch.int64)
     counted = False
     restarts = torch.zeros(rows, length, dtype=torch.bool)
+    filler = torch.tensor([len(window.tokens) < 2 for window in windows], dtype=torch.bool)
     for row, window in enumerate(windows):
         n = max(len(window.tokens) - 1, 0)
         first = n - window.scored
@@ -111,6 +115,8 @@ def collate(
     batch = LanguageModelBatch(input_ids=input_ids, labels=labels)
     if counted:
         batch["units_scored"] = units
+    if bool(filler.any()):
+        batch["filler"] = filler
     if continues is not None:
         batch["continues"] = ~restarts[:, 0] if continues else torch.zeros(rows, dtype=torch.bool)
         batch["restarts"] = restarts
