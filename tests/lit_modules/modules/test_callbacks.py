@@ -126,7 +126,10 @@ def test_a_stochastic_average_is_that_of_the_epochs(kind: str) -> None:
             torch.testing.assert_close(parameter.detach(), mean[name], msg=name)
 
 
-@pytest.mark.parametrize("kind", ["language", "masked", "classification"])
+@pytest.mark.parametrize(
+    "kind",
+    ["language", *(pytest.param(x, marks=pytest.mark.long) for x in ("masked", "classification"))],
+)
 def test_the_learning_rate_finder_finds_a_rate(kind: str, tmp_path: Path) -> None:
     model = make(kind)
     before = copies(model)
