@@ -54,7 +54,7 @@ print(lit_modules.__file__)
 fit = ["fit", "--config", "lm/stdlib", "--trainer.max_steps=2", "--trainer.limit_val_batches=1"]
 fit += ["--trainer.accelerator=cpu", "--run.test=false", "--run.pictures=false", "--run.sample=0"]
 fit += ["--data.max_bytes=200000", "--data.val_fraction=0.2", "--data.test_fraction=0.2"]
-fit += ["--model.width=16", "--model.layers=2"]
+fit += ["--model.width=16"]
 show = ["patterns", "show", "patterns/window-and-sinks", "--length", "8"]
 for words in (["configs", "list"], fit, show):
     print(">>", words[0])

@@ -40,8 +40,20 @@ from tests.sparse_patterns.huggingface.models import (
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.mark.parametrize("pattern", PATTERNS)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [
+        pytest.param(
+            name,
+            pattern,
+            marks=()
+            if name in ("llama", "bert") or pattern in ("per layer", "random")
+            else pytest.mark.long,
+        )
+        for name in MODELS
+        for pattern in PATTERNS
+    ],
+)
 def test_numbers_and_gradients_are_those_of_the_dense_mask(name: str, pattern: str) -> None:
     model, spec, real, ids = MODELS[name](), PATTERNS[pattern], padding(), some_ids(batch=3)
     loss_weights = torch.randn(3, LENGTH, 60, dtype=torch.float64) * real[..., None]

@@ -185,7 +185,12 @@ def test_gradients_are_those_of_runs_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"return_seq_idx": True}, {"return_flash_attn_kwargs": True}]
+    "options",
+    [
+        {},
+        {"return_flash_attn_kwargs": True},
+        pytest.param({"return_seq_idx": True}, marks=pytest.mark.long),
+    ],
 )
 def test_the_trainer_with_a_flattening_collator(options: dict[str, bool], tmp_path: Path) -> None:
     """Its gradient is that of a loss over runs of their own."""

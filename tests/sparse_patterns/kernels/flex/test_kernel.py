@@ -59,7 +59,9 @@ class TestUncompiled:
         if uses(case.pattern, sp.Global, sp.BatchGlobal):
             hold("flex", case, torch.float64, own=True)
 
-    @pytest.mark.parametrize("length", [127, 128, 129, 257])
+    @pytest.mark.parametrize(
+        "length", [*(pytest.param(x, marks=pytest.mark.long) for x in (127, 257)), 128, 129]
+    )
     @pytest.mark.parametrize("kept", [1, 64, 128])
     def test_padding_at_the_edges_of_blocks(self, length: int, kept: int) -> None:
         mask = torch.ones(2, length, dtype=torch.bool)
