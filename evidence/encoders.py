@@ -6,7 +6,7 @@ import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import lightning
 from lightning.pytorch import Callback, Trainer
@@ -153,8 +153,9 @@ def _pages(arm: Mapping[str, Any], folder: Path, seed: int, length: int, rows: i
 
 def _model(data: MaskedText, encoder: Mapping[str, Any], rate: float) -> MaskedLanguageModel:
     settings = EncoderSettings(**{"dropout": 0.0, "attention_dropout": 0.0, **encoder})
+    unit = cast(Literal["byte", "character", "token"], data.unit)
     return MaskedLanguageModel(
-        data.vocabulary_size, data.pad_id, data.unit, encoder=settings, learning_rate=rate
+        data.vocabulary_size, data.pad_id, unit, encoder=settings, learning_rate=rate
     )
 
 

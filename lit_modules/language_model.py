@@ -233,13 +233,15 @@ class LanguageModel(ScoredModule):
         tokens = (labels != NOT_SCORED).sum()
         return nats, tokens, units_scored(batch, tokens)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor | list[Tensor]:
+    def predict_step(
+        self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> Tensor | list[Tensor]:
         """Return prompts and what follows them, int64 `(batch, length + max_new)`.
 
         A row that is filled up, which has no labels at its end, is continued after its last token;
         with such rows it is a list of `(length + max_new,)`. Rows that only make the shares of
-        processes equal, all token 0 without labels, are left out. Of the processes that share
-        sequences, each generates all of them, and the first returns them; the others return
+        processes equal, which the batch marks as `filler`, are left out. Of the processes that
+        share sequences, each generates all of them, and the first returns them; the others return
         nothing.
         """
         split = current_split()
@@ -265,7 +267,8 @@ class LanguageModel(ScoredModule):
             rows |= zip(mine, torch.cat((prompt, *(t[:, None] for t in new)), dim=1), strict=True)
         for _ in range(calls - len(set(lengths))):
             list(self.generate(ids[:1, :1], h["max_new"], seed=seed, **sampling))
-        kept = [row for row, empty in enumerate(_empty(batch)) if not empty]
+        filler = batch["filler"].tolist() if "filler" in batch else [False] * len(ids)
+        kept = [row for row, empty in enumerate(filler) if not empty]
         found = [rows[row] for row in kept]
         whole = bool(kept) and {lengths[row] for row in kept} == {ids.shape[1]}
         return torch.stack(found) if whole else found
@@ -313,6 +316,10 @@ class LanguageModel(ScoredModule):
         """Clear the memory of the test part."""
         self._memories.reset("test")
 
+    def begin_loader(self, part: str) -> None:
+        """Clear the memory of a part, which is of another data loader."""
+        self._memories.reset(part)
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Record the memory at each optimizer step, from which a resumed run continues."""
         self._memories.note(self.trainer.global_step)
@@ -341,14 +348,6 @@ def _restarts(batch: Batch) -> Tensor | None:
     if "continues" in batch:
         behind = behind | (marks[:, 0] & batch["continues"]).any()
     return marks if bool(behind) else None
-
-
-def _empty(batch: Batch) -> list[bool]:
-    """Return which rows are nothing but padding."""
-    if "labels" not in batch:
-        return [False] * len(batch["input_ids"])
-    nothing = (batch["labels"] == NOT_SCORED) & (batch["input_ids"] == 0)
-    return [bool(row) for row in nothing.all(1)]
 
 
 def _lengths(batch: Batch) -> list[int]:

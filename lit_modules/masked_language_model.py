@@ -191,7 +191,9 @@ class MaskedLanguageModel(EncoderModule, ScoredModule):
                     "set the model's global_projections to trained"
                 )
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
+    def predict_step(
+        self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> list[dict[str, Any]]:
         """Return for each row the scored positions, the original ids, and the most likely ids.
 
         Of the processes that share sequences, the first returns them.

@@ -20,6 +20,7 @@ from lit_modules.metrics.exact import (
     in_real_memory,
     leave_inference_mode,
 )
+from lit_modules.metrics.loaders import loaders_of, of_loader
 from lit_modules.nn.encoder.encoder import Encoder
 from lit_modules.nn.heads import draw
 from lit_modules.nn.precision import sum_dtype, wide_default, widened
@@ -279,14 +280,14 @@ class TaskModule(EncoderModule, WatchedModule, metaclass=Completed):
             Tensor, lambda t: widened(t) if t.is_floating_point() else t, self(batch)
         )
 
-    def _metrics(self, part: str) -> dict[str, Metric]:
-        return cast(dict[str, Metric], dict(cast(nn.ModuleDict, self.metrics[part]).items()))
+    def _metrics(self, key: str) -> dict[str, Metric]:
+        return cast(dict[str, Metric], dict(cast(nn.ModuleDict, self.metrics[key]).items()))
 
-    def _evaluate(self, batch: Batch, part: str) -> None:
+    def _evaluate(self, batch: Batch, part: str, loader: int) -> None:
         scores = self._scores(batch)
+        metrics = self._metrics(of_loader(self.metrics, part, loader))
         if batch.get("filler") or _is_repeated():
             return
-        metrics = self._metrics(part)
         leave_inference_mode(self.metrics)
         with wide_default():
             losses, counts = self.losses(scores, batch)
@@ -294,31 +295,38 @@ class TaskModule(EncoderModule, WatchedModule, metaclass=Completed):
             self.update_metrics(metrics, scores, self.decode(scores, batch), batch)
 
     def _log_metrics(self, part: str) -> None:
-        for name, metric in self._metrics(part).items():
-            updates = torch.tensor(metric.update_count, device=self.device)
-            if sum_over_processes(updates) == 0:
-                continue
-            with wide_default():
-                value = metric.compute()
-            named = value if isinstance(value, dict) else {name: value}
-            for key, figure in named.items():
+        figures: list[dict[str, Any]] = []
+        for key in loaders_of(self.metrics, part):
+            found: dict[str, Any] = {}
+            for name, metric in self._metrics(key).items():
+                updates = torch.tensor(metric.update_count, device=self.device)
+                if sum_over_processes(updates) == 0:
+                    continue
+                with wide_default():
+                    value = metric.compute()
+                found |= value if isinstance(value, dict) else {name: value}
+                metric.reset()
+            figures.append(found)
+        several = any(figures[1:])
+        for loader, found in enumerate(figures):
+            for key, figure in found.items():
                 # Every process has the figure of all: the largest of equal ones is that figure.
                 self.log(
-                    f"{part}/{key}",
+                    f"{part}/{key}/dataloader_idx_{loader}" if several else f"{part}/{key}",
                     widened(torch.as_tensor(figure)),
                     prog_bar=True,
                     sync_dist=True,
                     reduce_fx="max",
+                    add_dataloader_idx=False,
                 )
-            metric.reset()
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add a batch to the validation metrics."""
-        self._evaluate(batch, "val")
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Add a batch to the validation metrics, of each data loader apart."""
+        self._evaluate(batch, "val", dataloader_idx)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add a batch to the test metrics."""
-        self._evaluate(batch, "test")
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Add a batch to the test metrics, of each data loader apart."""
+        self._evaluate(batch, "test", dataloader_idx)
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics over all processes."""
@@ -328,7 +336,9 @@ class TaskModule(EncoderModule, WatchedModule, metaclass=Completed):
         """Log the test metrics over all processes."""
         self._log_metrics("test")
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
+    def predict_step(
+        self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> list[dict[str, Any]]:
         """Return one prediction for each example: plain data, with at least `id`."""
         scores = self._scores(batch)
         return [] if batch.get("filler") or _is_repeated() else self.decode(scores, batch)

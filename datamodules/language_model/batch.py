@@ -34,11 +34,14 @@ class LanguageModelBatch(_Always, total=False):
             are unrelated.
         restarts: bool (batch, length), True at the first token of a document: what is before it, in
             the row or in memory, is another document's. Absent where `continues` is.
+        filler: bool (batch,), True for a row that holds no text and only makes the number of rows
+            what it is in other batches or processes. Absent in training, where no row is one.
     """
 
     units_scored: Tensor
     continues: Tensor
     restarts: Tensor
+    filler: Tensor
 
 
 class _MaskedAlways(TypedDict):
@@ -82,7 +85,7 @@ class Window(NamedTuple):
 
 
 def collate(
-    windows: Sequence[Window], length: int, continues: bool | None = None
+    windows: Sequence[Window], length: int, continues: bool | None = None, fills: bool = False
 ) -> LanguageModelBatch:
     """Make a batch (len(windows), length); shorter windows are padded at the end with token 0.
 
@@ -91,6 +94,7 @@ def collate(
         length: Inputs of a row.
         continues: Whether the rows continue those of the batch before, except where a document
             begins; None where they are unrelated.
+        fills: Whether windows without an input fill the batch; `filler` then tells which.
     """
     rows = len(windows)
     input_ids = torch.zeros(rows, length, dtype=torch.int64)
@@ -111,6 +115,9 @@ def collate(
     batch = LanguageModelBatch(input_ids=input_ids, labels=labels)
     if counted:
         batch["units_scored"] = units
+    if fills:
+        empty = [len(window.tokens) < 2 for window in windows]
+        batch["filler"] = torch.tensor(empty, dtype=torch.bool)
     if continues is not None:
         batch["continues"] = ~restarts[:, 0] if continues else torch.zeros(rows, dtype=torch.bool)
         batch["restarts"] = restarts

@@ -176,7 +176,7 @@ class EvaluationWindows:
     def __getitem__(self, number: int) -> LanguageModelBatch:
         """Return batch `number`; what lacks at the end of the split is padded and not scored."""
         places = places_in_order(number, self.windows, self.rows, self.shard)
-        return collate([self._window(place) for place in places], self.length)
+        return collate([self._window(place) for place in places], self.length, fills=True)
 
     def _window(self, index: int) -> Window:
         if index >= self.windows:
@@ -218,4 +218,4 @@ class EvaluationStreams:
             inputs = max(min(self.length, end - start), 0)
             window = self.split.window(start, inputs, inputs)
             windows.append(window._replace(restarts=self.split.restarts(start, inputs)))
-        return collate(windows, self.length, continues=number > 0)
+        return collate(windows, self.length, continues=number > 0, fills=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 
 from lit_modules.callbacks.checkpoints import AtomicCheckpointIO, LastCheckpoint, best_checkpoint
 from lit_modules.callbacks.csv_log import CSVLog
@@ -20,6 +20,7 @@ from lit_modules.callbacks.provenance import Provenance
 from lit_modules.callbacks.randomness import SeedEachBatch
 from lit_modules.callbacks.report import Report
 from lit_modules.callbacks.splits import Splits
+from lit_modules.callbacks.tensorboard import LateTensorBoard
 from lit_modules.commands.errors import UsageError
 
 __all__ = ["RunSettings", "attach", "checkpoint_file", "default_name", "free_name"]
@@ -159,7 +160,7 @@ def _loggers(run: Path) -> list[Logger]:
     loggers: list[Logger] = [CSVLog(run)]
     if importlib.util.find_spec("tensorboard") is not None:
         loggers.append(
-            TensorBoardLogger(run, name="", version="tensorboard", default_hp_metric=False)
+            LateTensorBoard(run, name="", version="tensorboard", default_hp_metric=False)
         )
     return loggers
 

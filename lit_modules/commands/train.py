@@ -15,6 +15,7 @@ from typing import Any, ClassVar, NoReturn
 from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.strategies import StrategyRegistry
 from lightning.pytorch.utilities import rank_zero_only
 
 from lit_modules.callbacks.checkpoints import CheckpointError, is_dry
@@ -22,7 +23,13 @@ from lit_modules.callbacks.report import Report
 from lit_modules.callbacks.splits import has_batches
 from lit_modules.callbacks.stages import Stages
 from lit_modules.commands.early.picture import parse_config
-from lit_modules.commands.errors import UsageError, not_accepted, state_dict_mismatch, without_types
+from lit_modules.commands.errors import (
+    UsageError,
+    did_you_mean,
+    not_accepted,
+    state_dict_mismatch,
+    without_types,
+)
 from lit_modules.commands.links import FromDataError, model_path, names_from_data, taken
 from lit_modules.commands.run_folder import (
     RunSettings,
@@ -168,6 +175,7 @@ class CommandLine(LightningCLI):
         """Parse, and set the name of the run, which is saved with the configuration."""
         self.config = parser.parse_args(args)
         settings = self.config[self.config.subcommand]
+        _check_strategy(settings.trainer.strategy)
         name = settings.run.name or default_name(args, settings.data.class_path)
         if self.config.subcommand == "fit" and settings.ckpt_path is None:
             name = free_name(Path(settings.run.folder), name)
@@ -230,6 +238,16 @@ class CommandLine(LightningCLI):
             datamodule=self.datamodule,
             ckpt_path=str(found[0]) if found else None,
             verbose=False,
+        )
+
+
+def _check_strategy(given: Any) -> None:
+    """Refuse the name of a strategy that is none, with similar ones; objects pass."""
+    known = ["auto", *StrategyRegistry.available_strategies()]
+    if isinstance(given, str) and given not in known:
+        raise UsageError(
+            f"--trainer.strategy: no such strategy {given!r}.{did_you_mean(given, known)} "
+            f"Known: {', '.join(known)}"
         )
 
 

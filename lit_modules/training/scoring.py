@@ -9,9 +9,11 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchmetrics import Metric
 
 from lit_modules.metrics.bits import BitsPerUnit, NatsPerToken
 from lit_modules.metrics.exact import Metrics
+from lit_modules.metrics.loaders import loaders_of, of_loader
 from lit_modules.metrics.throughput import Speed, peak_memory
 from lit_modules.nn.precision import sum_dtype, widened
 from lit_modules.training.distributed import replicas, sum_over_processes, world_size
@@ -93,21 +95,34 @@ class ScoredModule(WatchedModule):
         own = cast(torch.dtype, self.dtype)
         return loss.to(torch.promote_types(own, torch.float32))
 
-    def _evaluate(self, batch: Batch, part: str) -> None:
+    def begin_loader(self, part: str) -> None:
+        """Begin another data loader of a part; a subclass forgets what it knows of the last one."""
+
+    def _evaluate(self, batch: Batch, part: str, loader: int, first: bool) -> None:
+        if loader and first:
+            self.begin_loader(part)
         nats, tokens, units = self.score(batch, part)
         counts = {"loss": "tokens", **self._bits}
-        metrics = cast(dict[str, NatsPerToken], dict(cast(nn.ModuleDict, self.metrics[part])))
+        own = of_loader(self.metrics, part, loader)
+        metrics = cast(dict[str, NatsPerToken], dict(cast(nn.ModuleDict, self.metrics[own])))
         for name, metric in metrics.items():
             metric.update(nats, units if counts[name] == "units" else tokens)
-            self.log(f"{part}/{name}", metric, prog_bar=True, batch_size=len(batch["input_ids"]))
+            # With several loaders, Lightning adds their number to the name.
+            self.log(
+                f"{part}/{name}",
+                metric,
+                prog_bar=True,
+                batch_size=len(batch["input_ids"]),
+                metric_attribute=f"metrics.{own}.{name}",
+            )
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add a batch to `val/loss` and the bits per unit."""
-        self._evaluate(batch, "val")
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Add a batch to `val/loss` and the bits per unit, of each data loader apart."""
+        self._evaluate(batch, "val", dataloader_idx, batch_idx == 0)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add a batch to `test/loss` and the bits per unit."""
-        self._evaluate(batch, "test")
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Add a batch to `test/loss` and the bits per unit, of each data loader apart."""
+        self._evaluate(batch, "test", dataloader_idx, batch_idx == 0)
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation figures in a loop of Fabric; a trainer does that by itself."""
@@ -120,10 +135,17 @@ class ScoredModule(WatchedModule):
     def _log_alone(self, part: str) -> None:
         if self._trainer is not None:
             return
-        for name, metric in cast(nn.ModuleDict, self.metrics[part]).items():
-            assert isinstance(metric, NatsPerToken)
-            self.log(f"{part}/{name}", metric.compute())
-            metric.reset()
+        groups = [cast(nn.ModuleDict, self.metrics[key]) for key in loaders_of(self.metrics, part)]
+        used = [
+            {name: metric for name, metric in group.items() if cast(Metric, metric).update_count}
+            for group in groups
+        ]
+        for loader, metrics in enumerate(used):
+            for name, metric in metrics.items():
+                assert isinstance(metric, NatsPerToken)
+                several = f"/dataloader_idx_{loader}" if any(used[1:]) else ""
+                self.log(f"{part}/{name}{several}", metric.compute())
+                metric.reset()
 
     def check_ids(self, ids: Tensor) -> None:
         """Refuse ids outside the vocabulary; on a GPU, only in the first batch.

@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +45,8 @@ def names_in(node: ast.AST, file: str) -> list[str]:
     return []
 
 
-def imports_of(source: str, file: str) -> list[Import]:
+@cache
+def imports_of(source: str, file: str) -> tuple[Import, ...]:
     """Every import of a file; `deferred` ones do not run when the file is imported."""
 
     def walk(node: ast.AST, deferred: bool) -> Iterator[Import]:
@@ -60,7 +62,7 @@ def imports_of(source: str, file: str) -> list[Import]:
                 if isinstance(child, ast.AST):
                     yield from walk(child, later)
 
-    return list(walk(ast.parse(source, file), False))
+    return tuple(walk(ast.parse(source, file), False))
 
 
 def read_sources(root: Path, *folders: str) -> dict[str, str]:

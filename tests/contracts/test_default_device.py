@@ -94,8 +94,18 @@ def inputs(length: int = LENGTH) -> list[Tensor]:
     return [one.requires_grad_() for one in made]
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", PATTERNS)
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        pytest.param(
+            name,
+            way,
+            marks=() if name == "window" or way == "set_default_device" else pytest.mark.long,
+        )
+        for name in PATTERNS
+        for way in WAYS
+    ],
+)
 @pytest.mark.parametrize("kernel", ON_CPU)
 def test_every_kernel(kernel: str, name: str, way: str) -> None:
     pattern = PATTERNS[name]

@@ -5,12 +5,12 @@ Every rule is held against the source, and is shown to fail on a small tree that
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.children import run_program
 from tests.contracts import layout
 from tests.contracts.imports import ROOT, read_sources
 
@@ -205,18 +205,16 @@ class TestDirections:
 
 class TestNames:
     @pytest.mark.slow
-    def test_nothing_hides_a_module(self) -> None:
+    def test_nothing_hides_a_module(self, tmp_path: Path) -> None:
         """In a process of its own: tests leave modules behind, and put others in their place."""
-        code = (
+        program = tmp_path / "import_all.py"
+        program.write_text(
             "from tests.contracts import layout\n"
             f"packages = {OURS}\n"
             "found = layout.hidden_modules(layout.import_all(*packages), packages)\n"
             "assert not found, found\n"
         )
-        done = subprocess.run(
-            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
+        run_program(program)
 
     def test_a_hidden_module_is_found(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

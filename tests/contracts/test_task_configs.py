@@ -58,7 +58,17 @@ def task_words(file: Path) -> list[str]:
     return ["--data.path=null", *own]
 
 
-@pytest.mark.parametrize("file", TASKS, ids=lambda file: file.stem)
+# The others train the same tasks from small encoders, as tests of the command line do every day.
+EVERY_DAY = [*PRETRAINED, shipped_path("tasks/far-choice")]
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        pytest.param(file, id=file.stem, marks=() if file in EVERY_DAY else pytest.mark.long)
+        for file in TASKS
+    ],
+)
 def test_a_task_trains_a_step(
     file: Path,
     longformer: Path,
@@ -108,7 +118,14 @@ def test_the_ablations_are_listed() -> None:
     assert len(ablations()) == 7
 
 
-@pytest.mark.parametrize("words", ablations())
+@pytest.mark.parametrize(
+    "words",
+    # Every day: full attention, other weights, and neither projections nor tokens that are global.
+    [
+        pytest.param(words, marks=() if number % 2 else pytest.mark.long)
+        for number, words in enumerate(ablations())
+    ],
+)
 def test_an_ablation_trains_a_step(
     words: str,
     longformer: Path,

@@ -45,8 +45,25 @@ def test_the_wheel_has_all_that_is_not_code(wheel: Path) -> None:
     assert not [name for name in found if name.startswith(left_out)]
 
 
+# A narrow model; all commands in one process, which imports the libraries once.
+AWAY = """
+import lit_modules
+from lit_modules.cli import main
+
+print(lit_modules.__file__)
+fit = ["fit", "--config", "lm/stdlib", "--trainer.max_steps=2", "--trainer.limit_val_batches=1"]
+fit += ["--trainer.accelerator=cpu", "--run.test=false", "--run.pictures=false", "--run.sample=0"]
+fit += ["--data.max_bytes=200000", "--data.val_fraction=0.2", "--data.test_fraction=0.2"]
+fit += ["--model.width=16"]
+show = ["patterns", "show", "patterns/window-and-sinks", "--length", "8"]
+for words in (["configs", "list"], fit, show):
+    print(">>", words[0])
+    assert main(words) == 0
+"""
+
+
 @pytest.mark.slow
-def test_ten_steps_away_from_the_checkout(wheel: Path, tmp_path: Path) -> None:
+def test_it_trains_away_from_the_checkout(wheel: Path, tmp_path: Path) -> None:
     packages, folder = tmp_path / "packages", tmp_path / "elsewhere"
     folder.mkdir()
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
@@ -58,24 +75,12 @@ def test_ten_steps_away_from_the_checkout(wheel: Path, tmp_path: Path) -> None:
         "SPARSE_PATTERNS_CACHE": str(tmp_path / "cache"),
     }
 
-    def python(*words: str) -> str:
-        done = subprocess.run(
-            [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def run(*words: str) -> str:
-        return python("-m", "lit_modules.cli", *words)
-
-    assert str(packages) in python("-c", "import lit_modules; print(lit_modules.__file__)")
-    assert "lm/stdlib" in run("configs", "list")
-    run(
-        *("fit", "--config", "lm/stdlib", "--trainer.max_steps", "10", "--run.test", "false"),
-        *("--trainer.limit_val_batches", "1", "--run.pictures", "false", "--data.max_bytes"),
-        *("200000", "--data.val_fraction", "0.2", "--data.test_fraction", "0.2"),
-        *("--trainer.accelerator", "cpu"),
+    done = subprocess.run(
+        [sys.executable, "-c", AWAY], cwd=folder, env=environment, capture_output=True, text=True
     )
+    assert done.returncode == 0, done.stderr
+    start, listed, _, shown = done.stdout.split(">> ")
+    assert str(packages) in start
+    assert "lm/stdlib" in listed
     assert (folder / "runs" / "stdlib" / "checkpoints" / "last.ckpt").is_file()
-    shown = run("patterns", "show", "patterns/window-and-sinks", "--length", "8")
     assert len(shown.splitlines()) >= 8

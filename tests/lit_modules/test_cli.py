@@ -241,6 +241,7 @@ def test_errors_of_a_command_are_one_line(
         (["--stages.doubling.stages", "2"], 2, "doubling"),
         (["--ckpt_path", "none.ckpt"], 2, "--ckpt_path none.ckpt: no such file"),
         (["--run.save_every", "0"], 1, "run save_every must be >= 1, got 0"),
+        (["--trainer.strategy", "context-paralel"], 2, "Did you mean 'context-parallel'"),
     ],
 )
 def test_errors_of_a_run_are_one_line(
@@ -250,6 +251,8 @@ def test_errors_of_a_run_are_one_line(
     seen = error_of(capsys, "fit", "--config", "small.yaml", *words)
     assert seen[0] == status
     assert message in seen[1]
+    # How long the data is shows when batches are asked for, and then the run has begun.
+    assert not Path("runs").exists() or "longer than the data" in message
 
 
 @pytest.mark.filterwarnings("ignore:.*the official text8 100,000,000.*")

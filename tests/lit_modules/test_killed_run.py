@@ -25,7 +25,7 @@ trainer: {accelerator: cpu, gradient_clip_val: 1.0, val_check_interval: 0.5, lim
 run: {save_every: 1, pictures: false, test: false, sample: 0}
 """
 # The process is killed at about this step, in the middle of the second stage.
-KILL_AT, STEPS = 10, 60
+KILL_AT, STEPS = 10, 40
 QUIET = ["--trainer.enable_progress_bar", "false"]
 
 

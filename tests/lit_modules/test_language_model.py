@@ -337,10 +337,12 @@ def test_rows_that_only_fill_the_share_of_a_process_are_no_predictions() -> None
     model = LanguageModel(16, layers=1, heads=1, width=8, max_new=2, sample_seed=0)
     ids = torch.tensor([[3, 4, 5], [0, 0, 0], [0, 0, 0]])
     labels = torch.tensor([[4, 5, 6], [-100, -100, -100], [0, 0, 0]])
-    found = model.predict_step({"input_ids": ids, "labels": labels}, 0)
+    filler = torch.tensor([False, True, False])
+    found = model.predict_step({"input_ids": ids, "labels": labels, "filler": filler}, 0)
     assert [row[:3].tolist() for row in found] == [[3, 4, 5], [0, 0, 0]]
-    only = model.predict_step({"input_ids": ids[1:2], "labels": labels[1:2]}, 0)
-    assert len(only) == 0
+    only = {"input_ids": ids[1:2], "labels": labels[1:2]}
+    assert len(model.predict_step({**only, "filler": filler[1:2]}, 0)) == 0
+    assert len(model.predict_step(only, 0)) == 1, "a row of zeros that is not marked is text"
 
 
 def test_processes_with_sharded_weights_generate_equally_often(

@@ -15,10 +15,7 @@ ROOT = Path(__file__).parents[2]
 SMALL = [
     *("--model.encoder.layers=1", "--model.encoder.heads=2", "--model.encoder.width=16"),
     *("--model.encoder.window=16", "--model.encoder.max_length=256"),
-    *(
-        "--trainer.max_epochs=2",
-        "--trainer.accelerator=cpu",
-    ),
+    *("--trainer.max_epochs=1", "--trainer.accelerator=cpu"),
     *("--trainer.enable_progress_bar=false", "--run.pictures=false", "--run.name=run"),
 ]
 LENGTH = {"ontonotes": "--data.segment_length=64"}
@@ -53,8 +50,15 @@ def error_of(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return line
 
 
+# One of each kind of answer; `commands/test_train.py` classifies every day.
+EVERY_DAY = ("wikihop", "squad", "hotpotqa", "ontonotes")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", DATA_SETS)
+@pytest.mark.parametrize(
+    "name",
+    [x if x in EVERY_DAY else pytest.param(x, marks=pytest.mark.long) for x in DATA_SETS],
+)
 def test_a_task_trains_tests_predicts_and_is_evaluated(name: str) -> None:
     data, more = data_words(name), MORE.get(name, [])
     run("fit", *data, *SMALL, *more)
@@ -84,7 +88,7 @@ def test_a_task_trains_tests_predicts_and_is_evaluated(name: str) -> None:
 
 def test_the_data_set_names_the_model(capsys: pytest.CaptureFixture[str]) -> None:
     data = data_words("wikihop")
-    run("fit", *data, *SMALL, "--trainer.max_epochs=1", "--run.test=false")
+    run("fit", *data, *SMALL, "--run.test=false")
     assert "CandidateChoice" in Path("runs/run/config.yaml").read_text()
     message = error_of(capsys, "fit", *data, *SMALL, "--model=classification")
     assert "Classification takes 'classes' from its data set, which WikiHop does not" in message

@@ -258,4 +258,4 @@ def test_memory_of_tiles_grows_with_the_length() -> None:
         )
         return int(done.stdout)
 
-    assert kibibytes(1 << 19) <= 4.2 * kibibytes(1 << 17)
+    assert kibibytes(1 << 18) <= 4.2 * kibibytes(1 << 16)

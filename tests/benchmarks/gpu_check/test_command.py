@@ -67,7 +67,7 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     """A device that is none: kernels of a GPU as the tests emulate them."""
     monkeypatch.setitem(KERNELS, "xformers_fused", EmulatedFused())
     monkeypatch.setitem(KERNELS, "flex", StandIn())
-    few = {name: PATTERNS[name] for name in ("window-256", "window-1024", "bigbird")}
+    few = {name: PATTERNS[name] for name in ("window-1024", "bigbird")}
     monkeypatch.setattr(speed, "PATTERNS", few)
     monkeypatch.setattr(contract, "MOST_SPECS", 4)
     monkeypatch.setattr(contract, "AT_ONCE", 2)

@@ -41,7 +41,7 @@ RANDOM_SPECS = 320
 
 
 @everywhere
-@pytest.mark.parametrize("seed", seeds(RANDOM_SPECS, every_day=60))
+@pytest.mark.parametrize("seed", seeds(RANDOM_SPECS, every_day=30))
 def test_random_specs(kernel: str, device: str, seed: int) -> None:
     hold_random(kernel, device, seed)
 
@@ -51,9 +51,8 @@ def test_random_specs(kernel: str, device: str, seed: int) -> None:
     "dtype",
     [
         torch.float64,
-        torch.float32,
         torch.bfloat16,
-        pytest.param(torch.float16, marks=pytest.mark.long),
+        *(pytest.param(dtype, marks=pytest.mark.long) for dtype in (torch.float32, torch.float16)),
     ],
 )
 @pytest.mark.parametrize("name", sp.names())
@@ -160,8 +159,8 @@ def test_hard_shapes(kernel: str, device: str, name: str) -> None:
 @pytest.mark.slow
 def test_gradcheck(kernel: str) -> None:
     pattern = sp.Window(2, 1, (1, 2)) | sp.Global((0,))
-    skip_refused(kernel, make_case(pattern, 7), torch.float64, "cpu", global_qkv=True, head_dim=3)
-    shapes = [(1, 2, 7, 3), (1, 1, 9, 3), (1, 1, 9, 3)] * 2
+    skip_refused(kernel, make_case(pattern, 5), torch.float64, "cpu", global_qkv=True, head_dim=2)
+    shapes = [(1, 2, 5, 2), (1, 1, 6, 2), (1, 1, 6, 2)] * 2
     generator = torch.Generator().manual_seed(0)
     inputs = [
         torch.randn(s, generator=generator, dtype=torch.float64, requires_grad=True) for s in shapes
@@ -249,8 +248,8 @@ class TestDropout:
     def test_keeps_the_mean(self, kernel: str) -> None:
         x = torch.randn(1, 2, 40, HEAD_DIM, generator=torch.Generator().manual_seed(0))
         torch.manual_seed(0)
-        mean = torch.stack([self.run(kernel, 0.3, x) for _ in range(600)])
-        error = (mean.mean(0) - self.run(kernel, 0.0, x)) / (mean.std(0) / 600**0.5 + 1e-9)
+        mean = torch.stack([self.run(kernel, 0.3, x) for _ in range(300)])
+        error = (mean.mean(0) - self.run(kernel, 0.0, x)) / (mean.std(0) / 300**0.5 + 1e-9)
         assert error.abs().max() < 5
 
     def test_all_dropped_is_zero(self, kernel: str) -> None:
@@ -262,7 +261,7 @@ class TestDropout:
         assert not x.grad.any()
 
     def test_gradient_is_that_of_the_same_draw(self, kernel: str) -> None:
-        x = torch.randn(1, 2, 12, 3, dtype=torch.float64, requires_grad=True)
+        x = torch.randn(1, 2, 9, 2, dtype=torch.float64, requires_grad=True)
 
         def run(y: torch.Tensor) -> torch.Tensor:
             torch.manual_seed(1)

@@ -13,13 +13,16 @@ def test_labels_are_shifted_and_the_rest_is_not_scored() -> None:
     assert "units_scored" not in batch
     assert "continues" not in batch
     assert "restarts" not in batch
+    assert "filler" not in batch
 
 
 def test_units_count_scored_labels_only() -> None:
     units = torch.tensor([100, 10, 1, 5])
-    batch = collate([Window(torch.arange(4), 2, units), Window(torch.empty(0).long(), 0)], 3)
+    windows = [Window(torch.arange(4), 2, units), Window(torch.empty(0).long(), 0)]
+    batch = collate(windows, 3, fills=True)
     assert batch["units_scored"].tolist() == [6, 0]
     assert batch["labels"][1].tolist() == [IGNORE] * 3
+    assert batch["filler"].tolist() == [False, True]
 
 
 def test_a_row_continues_unless_a_document_begins() -> None:

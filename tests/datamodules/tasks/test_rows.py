@@ -7,16 +7,16 @@ import pytest
 from datamodules.tasks.rows import Role, Row, Tokens, windows
 
 
-@pytest.mark.parametrize("length", range(0, 40))
 @pytest.mark.parametrize(("room", "overlap"), [(5, 0), (5, 2), (5, 4), (1, 0), (40, 3)])
-def test_chunks_cover_everything_and_overlap(length: int, room: int, overlap: int) -> None:
-    parts = windows(length, room, overlap, "chunks")
-    assert sorted({i for part in parts for i in part}) == list(range(length))
-    assert all(len(part) == room for part in parts[:-1])
-    assert len(parts[-1]) <= room
-    for before, after in itertools.pairwise(parts):
-        assert before.stop - after.start == overlap
-        assert after.stop > before.stop, "a chunk has something new"
+def test_chunks_cover_everything_and_overlap(room: int, overlap: int) -> None:
+    for length in range(40):
+        parts = windows(length, room, overlap, "chunks")
+        assert sorted({i for part in parts for i in part}) == list(range(length))
+        assert all(len(part) == room for part in parts[:-1]), length
+        assert len(parts[-1]) <= room, length
+        for before, after in itertools.pairwise(parts):
+            assert before.stop - after.start == overlap, length
+            assert after.stop > before.stop, f"a chunk of {length} has something new"
 
 
 def test_a_cut_keeps_the_beginning() -> None:

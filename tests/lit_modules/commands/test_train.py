@@ -107,7 +107,14 @@ def test_training_files_go_before_the_path_of_a_configuration(
     assert config["data"]["init_args"]["train"] == files["train"].partition("=")[2]
 
 
-@pytest.mark.parametrize("given", [["--stages", "null"], ["--stages=null"], ["--config", "none"]])
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--stages=null"],
+        ["--config", "none"],
+        pytest.param(["--stages", "null"], marks=pytest.mark.long),
+    ],
+)
 def test_no_stages(capsys: pytest.CaptureFixture[str], given: list[str]) -> None:
     Path("none").write_text("stages: null\n")
     Path("text.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 60)

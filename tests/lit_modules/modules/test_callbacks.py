@@ -108,7 +108,9 @@ def test_an_exponential_average_is_that_of_the_steps(kind: str) -> None:
             torch.testing.assert_close(parameter.detach(), average[name], msg=name)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [x if x in SOME else pytest.param(x, marks=pytest.mark.long) for x in KINDS]
+)
 def test_a_stochastic_average_is_that_of_the_epochs(kind: str) -> None:
     model, noted = make(kind), Weights()
     callback = StochasticWeightAveraging(swa_lrs=1e-2, swa_epoch_start=2, annealing_epochs=1)
@@ -126,7 +128,10 @@ def test_a_stochastic_average_is_that_of_the_epochs(kind: str) -> None:
             torch.testing.assert_close(parameter.detach(), mean[name], msg=name)
 
 
-@pytest.mark.parametrize("kind", ["language", "masked", "classification"])
+@pytest.mark.parametrize(
+    "kind",
+    ["language", *(pytest.param(x, marks=pytest.mark.long) for x in ("masked", "classification"))],
+)
 def test_the_learning_rate_finder_finds_a_rate(kind: str, tmp_path: Path) -> None:
     model = make(kind)
     before = copies(model)

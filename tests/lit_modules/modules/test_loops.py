@@ -22,7 +22,11 @@ def test_the_order_has_every_pair() -> None:
     assert len({*pairwise(ORDER)}) == 16
 
 
-@pytest.mark.parametrize("kind", KINDS)
+# One of each base class every day, the others with what is `long`.
+DAILY = [x if x in SOME else pytest.param(x, marks=pytest.mark.long) for x in KINDS]
+
+
+@pytest.mark.parametrize("kind", DAILY)
 def test_every_order_of_the_loops_on_one_module(kind: str) -> None:
     model = make(kind, learning_rate=1e-30)
     seen: dict[str, set[float]] = {"validate": set(), "test": set()}
@@ -93,7 +97,7 @@ def test_a_loop_of_plain_pytorch(kind: str) -> None:
         model.validation_step(batch, 0)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", DAILY)
 def test_a_loop_of_fabric_makes_what_a_trainer_makes(kind: str) -> None:
     fabric = Fabric(accelerator="cpu", devices=1)
     module = make(kind, **settings(kind))

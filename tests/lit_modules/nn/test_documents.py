@@ -1,5 +1,7 @@
 """Packed rows of our own language and masked models: each document equals a run of its own."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -22,8 +24,20 @@ def close(got: Tensor, wanted: Tensor) -> None:
     torch.testing.assert_close(got, wanted, rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("positions", ["rotary", "learned"])
-@pytest.mark.parametrize("name", [n for n in PATTERNS if n != "rule" and n != "longformer"])
+def every_day(first: str, second: str, names: list[str]) -> list[Any]:
+    """Each name with the first way, and a few with the second; the others are `long`."""
+    few = ("full", "streaming", "longformer", "per head")
+    return [
+        pytest.param(name, way, marks=() if way == first or name in few else pytest.mark.long)
+        for way in (first, second)
+        for name in names
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "positions"),
+    every_day("rotary", "learned", [n for n in PATTERNS if n not in ("rule", "longformer")]),
+)
 def test_documents_of_a_language_model(name: str, positions: str) -> None:
     net = Decoder(
         30,
@@ -43,8 +57,9 @@ def test_documents_of_a_language_model(name: str, positions: str) -> None:
         close(packed[:, part], net(ids[:, part], segment_ids=SEGMENTS[:, part]).logits)
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta"])
-@pytest.mark.parametrize("name", [n for n in PATTERNS if n != "rule"])
+@pytest.mark.parametrize(
+    ("name", "kind"), every_day("bert", "roberta", [n for n in PATTERNS if n != "rule"])
+)
 def test_documents_of_an_encoder(name: str, kind: str) -> None:
     """With padding at the end of the row, in the document before it."""
     pattern, special = PATTERNS[name], kind == "roberta"

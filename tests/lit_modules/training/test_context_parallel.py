@@ -18,7 +18,7 @@ from tests.children import ROOT, start_group
 from tests.lit_modules.modules.kinds import KINDS, make
 
 PROGRAM = Path(__file__).with_name("on_ranks.py")
-EVERY_DAY = ["language", "masked", "classification"]
+EVERY_DAY = ["language", "classification"]
 
 
 Group = tuple[Path, int, str, list[str]]
@@ -107,7 +107,9 @@ def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.long
-@pytest.mark.parametrize(("ranks", "strategy"), [(3, "context"), (4, "context:2"), (2, "fsdp")])
+@pytest.mark.parametrize(
+    ("ranks", "strategy"), [(2, "context"), (3, "context"), (4, "context:2"), (2, "fsdp")]
+)
 def test_other_numbers_of_processes(tmp_path: Path, ranks: int, strategy: str) -> None:
     compare(tmp_path, ranks, strategy, KINDS if strategy == "context" else EVERY_DAY)
 

@@ -120,9 +120,9 @@ WAYS = [through_json, through_yaml, through_omegaconf, through_omegaconf_yaml]
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(("pattern", "config"), FORMS, ids=lambda value: repr(value)[:60])
-def test_every_form_survives_every_way(pattern: sp.Pattern, config: dict, way) -> None:
-    assert from_config(way(config)) == pattern
+def test_every_form_survives_every_way(way) -> None:
+    for pattern, config in FORMS:
+        assert from_config(way(config)) == pattern
 
 
 @pytest.mark.parametrize("start", range(0, 300, 100))

@@ -1,7 +1,5 @@
 """Patterns as strings: bounded, also for rules, and safe to use from several threads."""
 
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import torch
 
 import sparse_patterns as sp
 from sparse_patterns.config import handles as module
+from tests.children import run_program
 
 
 def test_a_string_names_a_pattern() -> None:
@@ -96,15 +95,8 @@ def test_an_exported_program_finds_its_rule_in_another_process(
     x = torch.eye(8).expand(1, 1, 8, 8)
     program = torch.export.export(Attention(sp.Rule(rules.past)), (x,))
     torch.export.save(program, tmp_path / "program.pt2")
-    child = subprocess.run(
-        [sys.executable, "-c", LOADED, "program.pt2"],
-        cwd=tmp_path,
-        env={"PYTHONPATH": f"{tmp_path}:{Path(sp.__file__).parent.parent}"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert child.returncode == 0, child.stderr
+    (tmp_path / "loaded.py").write_text(LOADED)
+    run_program(tmp_path / "loaded.py", "program.pt2", folder=tmp_path)
 
 
 def test_a_rule_without_an_import_path_is_refused_while_exporting() -> None:

@@ -51,7 +51,7 @@ def test_it_equals_its_own_attention_under_the_same_mask(name: str) -> None:
 
 
 WHOLE = [name for name in WORKS if name not in NOT_WHOLE]
-FIRST = {"llama", "bert"}
+FIRST = {"llama"}
 
 
 @pytest.mark.parametrize(

@@ -40,8 +40,20 @@ from tests.sparse_patterns.huggingface.models import (
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.mark.parametrize("pattern", PATTERNS)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [
+        pytest.param(
+            name,
+            pattern,
+            marks=()
+            if name in ("llama", "bert") or pattern in ("per layer", "random")
+            else pytest.mark.long,
+        )
+        for name in MODELS
+        for pattern in PATTERNS
+    ],
+)
 def test_numbers_and_gradients_are_those_of_the_dense_mask(name: str, pattern: str) -> None:
     model, spec, real, ids = MODELS[name](), PATTERNS[pattern], padding(), some_ids(batch=3)
     loss_weights = torch.randn(3, LENGTH, 60, dtype=torch.float64) * real[..., None]
@@ -105,8 +117,18 @@ def places(name: str, real: Tensor) -> dict[str, Tensor]:
     return {} if "bert" in name else {"position_ids": (real.cumsum(1) - 1).clamp(min=0)}
 
 
-@pytest.mark.parametrize("pattern", ["window and global", "per head", "per layer"])
-@pytest.mark.parametrize("name", [*CAUSAL_MODELS, "bert-decoder"])
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [
+        pytest.param(
+            name,
+            pattern,
+            marks=() if name == "llama" or pattern == "per layer" else pytest.mark.long,
+        )
+        for name in [*CAUSAL_MODELS, "bert-decoder"]
+        for pattern in ("window and global", "per head", "per layer")
+    ],
+)
 def test_a_cache_changes_no_number(name: str, pattern: str) -> None:
     """The prompt in two pieces, then one token at a time, against one pass with the dense mask."""
     model, spec, ids = MODELS[name](), PATTERNS[pattern], some_ids()

@@ -92,8 +92,22 @@ def marks_for(pattern: sp.Pattern) -> dict[str, Tensor]:
 OWN = [name for name in PATTERNS if not takes(PATTERNS[name], sp.SameDocument)]
 
 
-@pytest.mark.parametrize("pattern", OWN)
-@pytest.mark.parametrize("name", ["llama", "qwen2"])
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [
+        *(("llama", pattern) for pattern in OWN),
+        *(
+            pytest.param(
+                "qwen2",
+                pattern,
+                marks=()
+                if pattern in ("streaming", "longformer", "per head")
+                else pytest.mark.long,
+            )
+            for pattern in OWN
+        ),
+    ],
+)
 def test_every_pattern_starts_over_with_each_document(name: str, pattern: str) -> None:
     model, ids = set_pattern(DECODERS[name](), PATTERNS[pattern]), some_ids(1, TOTAL)
     given = marks_for(PATTERNS[pattern])
@@ -110,8 +124,18 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("use_cache", [False, True])
+@pytest.mark.parametrize(
+    ("use_cache", "way"),
+    [
+        *((True, way) for way in WAYS),
+        (False, "position_ids"),
+        *(
+            pytest.param(False, way, marks=pytest.mark.long)
+            for way in WAYS
+            if way != "position_ids"
+        ),
+    ],
+)
 @pytest.mark.parametrize("name", DECODERS)
 def test_decoders_take_documents_in_every_way(name: str, use_cache: bool, way: str) -> None:
     model, ids = set_pattern(DECODERS[name](), PATTERNS["sinks"]), some_ids(1, TOTAL)
@@ -161,7 +185,12 @@ def test_gradients_are_those_of_runs_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"return_seq_idx": True}, {"return_flash_attn_kwargs": True}]
+    "options",
+    [
+        {},
+        {"return_flash_attn_kwargs": True},
+        pytest.param({"return_seq_idx": True}, marks=pytest.mark.long),
+    ],
 )
 def test_the_trainer_with_a_flattening_collator(options: dict[str, bool], tmp_path: Path) -> None:
     """Its gradient is that of a loss over runs of their own."""

@@ -2,8 +2,6 @@
 
 import copy
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 
 import sparse_patterns as sp
 from sparse_patterns.huggingface import register, set_pattern
+from tests.children import run_program
 from tests.sparse_patterns.huggingface.models import (
     HEADS,
     LAYERS,
@@ -153,16 +152,14 @@ def test_a_whole_model_runs_in_a_new_process(tmp_path: Path) -> None:
     model, ids = set_pattern(llama(), BY_LAYER), some_ids()
     torch.save(model, tmp_path / "model.pt")
     torch.save((ids, model(ids).logits), tmp_path / "wanted.pt")
-    code = (
+    program = tmp_path / "load.py"
+    program.write_text(
         "import torch\n"
         "model = torch.load('model.pt', weights_only=False)\n"
         "ids, wanted = torch.load('wanted.pt')\n"
         "assert torch.equal(model(ids).logits, wanted)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    run_program(program, folder=tmp_path)
 
 
 @pytest.mark.parametrize("padded", [False, True])

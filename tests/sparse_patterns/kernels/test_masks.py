@@ -30,7 +30,7 @@ def call_of(case: Case) -> tuple[Call, sp.Plan]:
     return call, made
 
 
-@pytest.mark.parametrize("seed", seeds(150, every_day=60))
+@pytest.mark.parametrize("seed", seeds(150, every_day=30))
 def test_masks_of_random_specs_are_those_of_the_oracle(seed: int) -> None:
     case = random_case(seed)
     call, made = call_of(case)
@@ -41,7 +41,7 @@ def test_masks_of_random_specs_are_those_of_the_oracle(seed: int) -> None:
         assert torch.equal(got.expand_as(expected[some]), expected[some]), str(case)
 
 
-@pytest.mark.parametrize("seed", seeds(150, every_day=60))
+@pytest.mark.parametrize("seed", seeds(150, every_day=30))
 def test_rows_of_global_tokens(seed: int) -> None:
     case = random_case(seed)
     call, made = call_of(case)

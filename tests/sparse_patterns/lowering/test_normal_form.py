@@ -15,7 +15,7 @@ from sparse_patterns.lowering.normal_form import (
 from sparse_patterns.spec.base import union
 from sparse_patterns.spec.binding import bind
 from sparse_patterns.spec.oracle import ExampleContext, visible
-from tests.random_specs import random_case
+from tests.random_specs import random_case, seeds
 
 WINDOW, CAUSAL = sp.Window(3, 2), sp.Causal()
 
@@ -25,7 +25,7 @@ def seen(pattern: sp.Pattern, length: int, context: ExampleContext) -> torch.Ten
     return visible(pattern, places[:, None], places[None], context).expand(length, length)
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", seeds(60, every_day=30))
 def test_conjuncts_of_random_specs_are_the_pattern_but_for_global_rows(seed: int) -> None:
     case = random_case(seed)
     length = case.kv_len

@@ -8,7 +8,7 @@ from sparse_patterns.lowering.forms import forms_of
 from sparse_patterns.lowering.numbers import Numbers, count_pairs, pairs_at_most
 from sparse_patterns.lowering.tiles.count import count_tiles
 from sparse_patterns.spec.binding import bind
-from tests.random_specs import random_case
+from tests.random_specs import random_case, seeds
 
 SHAPES = [(64, 64, 0), (17, 90, 73), (90, 17, -73), (12, 40, -5), (0, 9, 9), (9, 0, 0)]
 
@@ -65,7 +65,7 @@ def test_what_the_normal_form_cannot_count_is_left_to_the_tiles(name: str) -> No
     assert forms.numbers == expected(LEFT_TO_TILES[name], 64, 64, 0)
 
 
-@pytest.mark.parametrize("seed", range(120))
+@pytest.mark.parametrize("seed", seeds(120, every_day=40))
 def test_random_specs_count_the_same_in_both_ways_and_stay_below_the_bound(seed: int) -> None:
     case = random_case(seed)
     for bound in bind(case.pattern, heads=case.heads, layer=case.layer, layers=case.layers):

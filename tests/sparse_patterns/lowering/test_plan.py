@@ -77,7 +77,10 @@ STATIC = [
 ]
 
 
-@pytest.mark.parametrize("seed", STATIC)
+@pytest.mark.parametrize(
+    "seed",
+    [*STATIC[:40], *(pytest.param(seed, marks=pytest.mark.long) for seed in STATIC[40:])],
+)
 def test_random_specs_are_exact_and_counted(seed: int) -> None:
     case = random_case(seed)
     fields = {"heads": case.heads, "layer": case.layer, "layers": case.layers}

@@ -10,6 +10,7 @@ from tests.packed_patterns import PATTERNS, takes
 
 LENGTHS = [[5, 1, 9, 8], [23], [11, 12]]
 LENGTH = 23
+DEEP = ("local-global", "longformer-causal")
 
 
 def inputs() -> list[Tensor]:
@@ -50,8 +51,15 @@ def given_to(pattern: sp.Pattern) -> dict[str, Tensor]:
     return {"global_mask": marks}
 
 
-@pytest.mark.parametrize("layer", [0, 1])
-@pytest.mark.parametrize("name", PATTERNS)
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        # Of two layers the second every day, and both where they differ.
+        pytest.param(name, layer, marks=() if layer or name in DEEP else pytest.mark.long)
+        for name in PATTERNS
+        for layer in (0, 1)
+    ],
+)
 def test_each_document_is_as_if_alone(name: str, layer: int) -> None:
     pattern, qkv = PATTERNS[name], [x.requires_grad_() for x in inputs()]
     where = {"layer": layer, "layers": 2}

@@ -66,7 +66,15 @@ def assert_same(got: Tensor, wanted: Tensor, atol: float = 1e-13) -> None:
     torch.testing.assert_close(got, wanted, rtol=0, atol=atol)
 
 
-@pytest.mark.parametrize("chunks", [[1], [17, 1], [1, 5], [40, 23, 8], [200]], ids=str)
+# Many calls of one token take longest.
+CHUNKS = [[80, 1], [1, 5], [40, 23, 8], [200]]
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [*CHUNKS, *(pytest.param(x, marks=pytest.mark.long) for x in ([1], [17, 1]))],
+    ids=str,
+)
 @pytest.mark.parametrize("name", PATTERNS)
 def test_any_chunks_give_the_numbers_of_one_pass(name: str, chunks: list[int]) -> None:
     tensors = make_inputs(150)
@@ -80,7 +88,7 @@ def test_any_chunks_give_the_numbers_of_one_pass(name: str, chunks: list[int]) -
 def test_grouped_query_heads(name: str, kv_heads: int) -> None:
     tensors = make_inputs(100, kv_heads=kv_heads)
     pattern = PATTERNS[name]
-    got = feed(sp.KeyValueCache(pattern, heads=4), tensors, [20, 1])
+    got = feed(sp.KeyValueCache(pattern, heads=4), tensors, [20, 5])
     assert_same(got, reference(*tensors, pattern))
 
 

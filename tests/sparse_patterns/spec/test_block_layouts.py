@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 
@@ -39,14 +41,14 @@ def test_golden_values(
     assert draw(pattern, torch.tensor(rows), columns).tolist() == expected
 
 
-@pytest.mark.parametrize("columns", [1, 2, 7, 64, 10_000])
-@pytest.mark.parametrize("per_row", [1, 3, 6, 12])
 @pytest.mark.parametrize("seed", [0, 1, -1, 2**63 - 1, -(2**63)])
-def test_the_draw_on_unsigned_integers_agrees(seed: int, per_row: int, columns: int) -> None:
+def test_the_draw_on_unsigned_integers_agrees(seed: int) -> None:
     rows = [0, 1, 5, -3]
-    pattern = bound(per_row, seed, layer=2, head=3)
-    expected = [sorted(drawn(pattern, 2, 3, row, columns)) for row in rows]
-    assert draw(pattern, torch.tensor(rows), columns).tolist() == expected
+    for per_row, columns in itertools.product((1, 3, 6, 12), (1, 2, 7, 64, 10_000)):
+        pattern = bound(per_row, seed, layer=2, head=3)
+        expected = [sorted(drawn(pattern, 2, 3, row, columns)) for row in rows]
+        found = draw(pattern, torch.tensor(rows), columns).tolist()
+        assert found == expected, (per_row, columns)
 
 
 @pytest.mark.parametrize("columns", [1, 2, 5, 40, 41])

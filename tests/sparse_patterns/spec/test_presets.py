@@ -1,3 +1,4 @@
+import itertools
 import re
 
 import pytest
@@ -63,16 +64,15 @@ def test_all_presets_are_there_and_described() -> None:
             assert re.search(rf"^ *{field.name}: ", record.doc, re.MULTILINE), (name, field.name)
 
 
-@pytest.mark.parametrize("layers", [1, 2, 3, 5, 12])
-@pytest.mark.parametrize("heads", [1, 2, 3, 8, 12])
 @pytest.mark.parametrize("name", NAMES)
-def test_presets_serve_any_number_of_heads_and_layers(name: str, heads: int, layers: int) -> None:
+def test_presets_serve_any_number_of_heads_and_layers(name: str) -> None:
     for pattern in (sp.get(name), sp.get(name, **SMALL.get(name, {}))):
-        for layer in range(layers):
-            mask = sp.dense_mask(pattern, 9, heads=heads, layer=layer, layers=layers)
-            mask = mask[0] if mask.ndim == 4 else mask
-            assert mask.shape == (heads, 9, 9)
-            assert mask.diagonal(dim1=-2, dim2=-1).all(), "every query sees itself"
+        for heads, layers in itertools.product((1, 2, 3, 8, 12), (1, 2, 3, 5, 12)):
+            for layer in {0, layers // 2, layers - 1}:
+                mask = sp.dense_mask(pattern, 9, heads=heads, layer=layer, layers=layers)
+                mask = mask[0] if mask.ndim == 4 else mask
+                assert mask.shape == (heads, 9, 9)
+                assert mask.diagonal(dim1=-2, dim2=-1).all(), "every query sees itself"
 
 
 @pytest.mark.parametrize("name", CAUSAL)

@@ -95,7 +95,7 @@ def test_checkpointing_keeps_less_for_the_backward_pass():
     assert kept[1] < kept[0] / 3
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("checkpointing", [pytest.param(False, marks=pytest.mark.long), True])
 @pytest.mark.slow
 def test_compiled_without_a_graph_break(checkpointing):
     ids = torch.randint(11, (2, 33))

@@ -134,7 +134,7 @@ def test_dropout_takes_its_share():
     marks[0, 0] = True
     x = torch.randn(1, LENGTH, 16, dtype=torch.float64)
     with torch.no_grad():
-        rows = torch.stack([layer(x, None, marks)[0, 0] for _ in range(400)])
+        rows = torch.stack([layer(x, None, marks)[0, 0] for _ in range(200)])
         expected = layer.eval()(x, None, marks)[0, 0]
     spread = rows.std(0) / len(rows) ** 0.5
     assert rows.std(0).min() > 0.01

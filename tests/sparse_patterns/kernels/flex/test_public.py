@@ -55,8 +55,15 @@ def test_random_specs(seed: int) -> None:
 
 
 @pytest.mark.usefixtures("by_autograd")
-@pytest.mark.parametrize("names", [("sinks",), CHANGES])
-@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize(
+    ("names", "own"),
+    [
+        (("sinks",), False),
+        (CHANGES, True),
+        pytest.param(("sinks",), True, marks=pytest.mark.long),
+        pytest.param(CHANGES, False, marks=pytest.mark.long),
+    ],
+)
 def test_changed_scores_give_their_gradients(names: tuple[str, ...], own: bool) -> None:
     case = make_case(sp.Window(9, 9) | sp.Global((0, 50)), 97)
     hold_scores("flex", case, names, own=own, learned_bias=False)

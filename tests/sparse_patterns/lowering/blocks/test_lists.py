@@ -15,7 +15,7 @@ from sparse_patterns.kernels.flex.passes import block_mask
 from sparse_patterns.lowering.blocks.lists import SIZE, BlockLists, Variant, intervals, variant_of
 from sparse_patterns.lowering.normal_form import has_batch_rows, row_tokens
 from sparse_patterns.spec.base import uses
-from tests.random_specs import Case, random_case
+from tests.random_specs import Case, random_case, seeds
 
 
 def lists_and_mask(case: Case) -> tuple[BlockLists, BlockMask]:
@@ -124,7 +124,7 @@ def rows_apart(case: Case) -> torch.Tensor:
     return apart
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", seeds(60, every_day=20))
 def test_random_specs(seed: int) -> None:
     hold(random_case(seed))
 
