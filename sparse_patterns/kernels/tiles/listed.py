@@ -143,7 +143,7 @@ class Listed:
             step: Distance between tiles in the list.
 
         Returns:
-            The rows of all tiles; None where these are not alike.
+            The rows of all tiles; None where these are not alike, or follow each other backwards.
         """
         boxes = None if self.boxes is None else self.stretch(start, start + rows).boxes
         if boxes is None or len(boxes) != 1:
@@ -151,7 +151,7 @@ class Listed:
         places = start + torch.arange(tiles, device="cpu")[:, None] * step
         index = self.index[places + torch.arange(rows, device="cpu")]
         by = int(index[1, 0] - index[0, 0]) if tiles > 1 else 0
-        if bool((index.diff(dim=0) != by).any()):
+        if by < 0 or bool((index.diff(dim=0) != by).any()):
             return None
         (box,) = boxes
         return Box(start, box.start, (tiles, *box.sizes), (by, *box.steps))

@@ -70,14 +70,16 @@ def _placed(strips: tuple[Strip, ...], queries: Listed) -> tuple[Strip, ...] | N
 
 
 def _alike(strip: Strip, queries: Listed) -> Iterator[Strip]:
-    """Yield the strip as ones whose tiles start at equal distances."""
+    """Yield the strip as ones whose tiles start at equal distances, each after the one before."""
     run = strip.run
     starts = [int(queries.index[run.q_start + tile * run.q_tile]) for tile in range(run.tiles)]
     first = 0
     while first < run.tiles:
         stop = min(first + 2, run.tiles)
         step = starts[stop - 1] - starts[first]
-        while stop < run.tiles and starts[stop] - starts[stop - 1] == step:
+        if step <= 0:
+            stop = first + 1  # views cannot go backwards
+        while step > 0 and stop < run.tiles and starts[stop] - starts[stop - 1] == step:
             stop += 1
         yield strip.tiles(first, stop)
         first = stop

@@ -32,3 +32,12 @@ def test_cells_hold_each_tile_once_with_its_keys() -> None:
             pairs = [x.expand(shape)[mask] for x in (rows[:, :, None], keys[:, None, :])]
             seen.index_put_(tuple(pairs), torch.ones_like(pairs[0]), accumulate=True)
     assert torch.equal(seen, sp.dense_mask(pattern, 1024, heads=1)[0].long())
+
+
+def test_tiles_that_follow_each_other_backwards_are_apart() -> None:
+    # A dilation of 2 lists the even rows of the grid before the odd ones.
+    pattern = sp.GridWindow((33, 64), (1, 7), (2, 1))
+    draw = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(3, 1, 4, 2112, 8, generator=draw)
+    out = sp.attention(q, k, v, pattern, kernel="tiles")
+    torch.testing.assert_close(out, sp.attention(q, k, v, pattern, kernel="dense"))
