@@ -143,7 +143,9 @@ def with_masks(tiles: Tiles, mask: Tensor) -> Tiles:
 def _digest(rows: Tensor) -> Tensor:
     """Return a number for each row of bool `(rows, n)`: equal ones have equal numbers."""
     eights = functional.pad(rows, (0, -rows.shape[1] % 8)).view(torch.int64)
+    # The product has the lowest bits of the eight bytes in its highest byte.
+    small = (eights * 0x0102040810204080 >> 56) & 0xFF
     generator = torch.Generator(device="cpu").manual_seed(1)
-    odd = torch.randint(1, 1 << 62, (eights.shape[1],), generator=generator, device="cpu") * 2 + 1
-    at_once = max(1, EVALUATED_AT_ONCE // max(1, eights.shape[1]))
-    return torch.cat([(part * odd).sum(1) for part in eights.split(at_once)])
+    odd = torch.randint(1, 1 << 62, (small.shape[1],), generator=generator, device="cpu") * 2 + 1
+    at_once = max(1, EVALUATED_AT_ONCE // max(1, small.shape[1]))
+    return torch.cat([(part * odd).sum(1) for part in small.split(at_once)])
