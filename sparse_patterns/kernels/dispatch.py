@@ -69,7 +69,8 @@ def choose(request: Request, made: Plan, kernel: str = "auto", call: Call | None
         raise ValueError(f"no kernel can serve this call: {' | '.join(reasons)}")
     if kernel == "tune" and call is not None:
         return able[tuning.fastest(call, made, able)]
-    key = (*able.values(), torch.get_num_threads(), *list(vars(request).values())[1:])
+    fields = (value for name, value in vars(request).items() if name != "pattern")
+    key = (*able.values(), torch.get_num_threads(), *fields)
     of_plan = _chosen.setdefault(made, {})
     if key not in of_plan:
         of_plan[key] = _fastest(able, request, made)

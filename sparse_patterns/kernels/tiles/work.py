@@ -26,7 +26,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -120,7 +119,6 @@ def uses_operator(request: Request) -> bool:
     return request.device == "cpu" and not request.dropout_p and not request.softcap
 
 
-@lru_cache(maxsize=128)
 def _counted(plan: Plan, shape: Shape) -> Work:
     work: Counter[str] = Counter({"call": 1, "back call": int(shape.backward)})
     if plan.q_len and plan.kv_len and shape.batch:

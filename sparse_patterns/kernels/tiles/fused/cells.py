@@ -33,6 +33,9 @@ class Cell:
     k_first: int
 
 
+BEHIND_ALL = 1 << 62
+"""A place behind every key."""
+
 _made: WeakKeyDictionary[Strips, dict[int, tuple[Cell, ...]]] = WeakKeyDictionary()
 
 
@@ -93,9 +96,9 @@ def _cut(whole: Cell, most: int) -> Iterator[Cell]:
         for tile in range(strip.run.tiles)
     )
     first, last = ends[0][0], ends[0][0]
-    for start, width in [*ends, (1 << 62, 0)]:
+    for start, width in [*ends, (BEHIND_ALL, 0)]:
         # A tile that begins behind all others: the keys before it may be a cell.
-        if start >= last and (start == 1 << 62 or start + width - first > most):
+        if start >= last and (start == BEHIND_ALL or start + width - first > most):
             cell = _between(whole, first, last)
             if cell.strips:
                 yield cell
