@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
@@ -11,10 +11,11 @@ from torch import Tensor
 from sparse_patterns.kernels.base import Call, accumulation_dtype
 from sparse_patterns.kernels.dropout import Dropout
 from sparse_patterns.kernels.scores.terms import Distances
+from sparse_patterns.kernels.threads import share_out, workers_for
 from sparse_patterns.kernels.tiles.head import Side, Workspace
 from sparse_patterns.kernels.tiles.passes import Gradients, backward_parts, forward_parts
 from sparse_patterns.kernels.tiles.selection import Selection, select
-from sparse_patterns.kernels.tiles.stacks import Stack, joined_heads, joins_examples, stacks_of
+from sparse_patterns.kernels.tiles.stacks import Stack, joined_heads, joins_examples, lanes_of, stacks_of
 from sparse_patterns.kernels.tiles.terms import HeadTerms
 from sparse_patterns.lowering.plan import Plan
 from sparse_patterns.lowering.tiles.runs import PlanPart
@@ -43,16 +44,42 @@ class Heads:
         self.distances = Distances.of_call(call, backward)
         self.dtype = accumulation_dtype(call.q.dtype)
         self.share = call.request.heads // max(1, call.request.kv_heads)
-        self.space = Workspace(self.dtype, call.q.device)
         inputs: tuple[Tensor, ...] = (call.q, call.k, call.v)
         self.joined = joins_examples(call, plan, *inputs, *tensors)
         if self.joined:
             inputs, tensors = (tuple(joined_heads(x) for x in group) for group in (inputs, tensors))
         self.inputs, self.views = inputs, tensors
 
-    def stacks(self) -> Iterator[Stack]:
-        """Yield every head of every example in one stack."""
-        return stacks_of(self.call, self.plan, self.joined)
+    def workspace(self) -> Workspace:
+        """Return buffers, for one thread."""
+        return Workspace(self.dtype, self.call.q.device)
+
+    def each_stack(
+        self,
+        compute: Callable[[Stack, Selection, Workspace], None],
+        needed: Callable[[Selection], bool] = lambda at: True,
+    ) -> None:
+        """Compute every head of every example in one stack, on several threads where that pays.
+
+        Args:
+            compute: Computes a stack; it may be called on several threads at once.
+            needed: Whether there is something to compute.
+        """
+        q = self.call.q
+        threads = workers_for(q.shape[0] * q.shape[1], q.device, q.numel())
+        stacks = stacks_of(self.call, self.plan, self.joined, threads)
+        # Stacks that add to the same gradients of keys follow each other.
+        lanes = lanes_of(stacks) if self.backward else [[stack] for stack in stacks]
+        found = ([(stack, self.selection(stack)) for stack in lane] for lane in lanes)
+        tasks = [lane for lane in found if any(needed(at) for _, at in lane)]
+
+        def compute_some(some: Iterator[list[tuple[Stack, Selection]]]) -> None:
+            space = self.workspace()
+            for lane in some:
+                for stack, at in lane:
+                    compute(stack, at, space)
+
+        share_out(tasks, compute_some, min(threads, len(tasks)))
 
     def selection(self, stack: Stack) -> Selection:
         """Return what the heads of a stack compute."""
@@ -104,13 +131,14 @@ class Heads:
         side: Side,
         at: Selection,
         dropout: Dropout,
+        space: Workspace,
         target: Tensor,
         logs: Tensor,
     ) -> None:
         """Write output and log-sum-exp of a stack, all but the rows of parts of their own."""
         usable = target.dtype == self.dtype and target.stride(-1) == 1
         total, sums = forward_parts(
-            side, at.parts, at, dropout, self.space, target if usable else None
+            side, at.parts, at, dropout, space, target if usable else None
         )
         logs.copy_(sums)
         if not usable:
@@ -127,14 +155,14 @@ class Heads:
         side = Side.of(own, stack.keys(k), stack.keys(v), self.call.scale, self.dtype)
         return self.with_terms(side, stack, [part])
 
-    def rowwise(self, a: Tensor, b: Tensor) -> Tensor:
+    def rowwise(self, a: Tensor, b: Tensor, space: Workspace) -> Tensor:
         """Return the sum over the last dimension of the products of `(heads, n, D)`."""
         total = a.new_empty(a.shape[:2])
         at_once = max(1, ROWWISE_AT_ONCE // max(1, a[0].numel()))
         for some, x, y in zip(
             total.split(at_once), a.split(at_once), b.split(at_once), strict=True
         ):
-            torch.sum(torch.mul(x, y, out=self.space.get("products", *x.shape)), -1, out=some)
+            torch.sum(torch.mul(x, y, out=space.get("products", *x.shape)), -1, out=some)
         return total
 
     def add_gradients(
@@ -145,13 +173,14 @@ class Heads:
         upstream: Tensor,
         delta: Tensor,
         sums: list[Tensor],
+        space: Workspace,
     ) -> None:
         """Add gradients of a stack to `sums`: of `q, k, v` and, if given, of `global_qkv`."""
         dropout = self.dropout(stack)
         side = self.side(stack)
         own = logs.index_fill(1, at.overwritten, torch.inf)
         grads = Gradients(*sums[:3])
-        backward_parts(side, at.parts, at, dropout, self.space, own, upstream, delta, grads)
+        backward_parts(side, at.parts, at, dropout, space, own, upstream, delta, grads)
         for part in at.row_parts:
             assert part.queries is not None
             rows = part.queries.to(logs.device)
@@ -159,7 +188,7 @@ class Heads:
             row_q = torch.zeros_like(row_side.q)
             some = (logs[:, rows], upstream[:, rows], delta[:, rows])
             grads = Gradients(row_q, *sums[-2:])
-            backward_parts(row_side, [part], at, dropout, self.space, *some, grads)
+            backward_parts(row_side, [part], at, dropout, space, *some, grads)
             sums[-3].index_add_(1, rows, row_q)
 
 
@@ -185,26 +214,24 @@ class Sums:
             else:
                 self.whole.append(None)
         self.dtype = dtype
-        self.own: list[Tensor] = []
 
     def of(self, stack: Stack) -> list[Tensor]:
         """Return where to add the gradients of a stack, `(heads, n, D)` each."""
-        self.own = []
+        own = []
         for index, (result, whole) in enumerate(zip(self.results, self.whole, strict=True)):
             choose = stack.keys if index % 3 else stack.queries
             if whole is None:
-                self.own.append(torch.zeros_like(choose(result), dtype=self.dtype))
+                own.append(torch.zeros_like(choose(result), dtype=self.dtype))
             else:
-                self.own.append(choose(whole))
-        return self.own
+                own.append(choose(whole))
+        return own
 
-    def store(self, stack: Stack) -> None:
+    def store(self, stack: Stack, own: list[Tensor]) -> None:
         """Write the gradients of a stack that were added up apart."""
         for index, (result, whole) in enumerate(zip(self.results, self.whole, strict=True)):
             if whole is None:
                 choose = stack.keys if index % 3 else stack.queries
-                choose(result).copy_(self.own[index])
-        self.own = []
+                choose(result).copy_(own[index])
 
     def finish(self) -> None:
         """Write what several stacks added to."""

@@ -22,9 +22,11 @@ from sparse_patterns.kernels.base import Call, Kernel, Request, Tolerance, accum
 from sparse_patterns.kernels.rates.work import Work, seconds
 from sparse_patterns.kernels.scores.terms import bias_gradient
 from sparse_patterns.kernels.tiles.fused import forward as fused
-from sparse_patterns.kernels.tiles.head import packed
+from sparse_patterns.kernels.tiles.head import Workspace, packed
 from sparse_patterns.kernels.tiles.heads import Heads, Sums
 from sparse_patterns.kernels.tiles.passes import forward_parts
+from sparse_patterns.kernels.tiles.selection import Selection
+from sparse_patterns.kernels.tiles.stacks import Stack
 from sparse_patterns.kernels.tiles.work import least_work_of, work_of
 from sparse_patterns.lowering.plan import Plan
 
@@ -62,23 +64,28 @@ class TilesKernel(Kernel):
             fused.forward(call, plan, out, lse)
         heads = Heads(call, plan, (out, lse))
         out_of, lse_of = heads.views
-        for stack in heads.stacks():
-            at = heads.selection(stack)
+
+        def compute(stack: Stack, at: Selection, space: Workspace) -> None:
             target, logs = stack.queries(out_of), stack.queries(lse_of)
             if at.row_parts or not fast:
                 dropout = heads.dropout(stack)
                 side = heads.side(stack)
                 if not fast:
-                    heads.attend(stack, side, at, dropout, target, logs)
+                    heads.attend(stack, side, at, dropout, space, target, logs)
                 for part in at.row_parts:
                     row_side = heads.row_side(stack, side, part)
-                    values, sums = forward_parts(row_side, [part], at, dropout, heads.space)
+                    values, sums = forward_parts(row_side, [part], at, dropout, space)
                     assert part.queries is not None
                     rows = part.queries.to(target.device)
                     target[:, rows], logs[:, rows] = values.to(target.dtype), sums
             if at.padded.numel():
                 target[:, at.padded] = 0
                 logs[:, at.padded] = -torch.inf
+
+        def needed(at: Selection) -> bool:
+            return not fast or bool(at.row_parts) or at.padded.numel() > 0
+
+        heads.each_stack(compute, needed)
         return out, lse
 
     def backward(
@@ -98,16 +105,19 @@ class TilesKernel(Kernel):
         out_of, lse_of, grad_of, *others = heads.views
         logs_of = others.pop(0) if grad_lse is not None else None
         sums = Sums(tuple(others), heads.dtype, heads.share)
-        for stack in heads.stacks():
-            at = heads.selection(stack)
+
+        def compute(stack: Stack, at: Selection, space: Workspace) -> None:
             upstream = packed(stack.queries(grad_of), heads.dtype)
-            delta = heads.rowwise(upstream, stack.queries(out_of))
+            delta = heads.rowwise(upstream, stack.queries(out_of), space)
             if logs_of is not None:
                 delta -= stack.queries(logs_of)
             logs = stack.queries(lse_of)
             # A row that sees nothing, or is padded, has weights exp(score - inf) = 0.
             logs = logs.masked_fill(logs == -torch.inf, torch.inf)
-            heads.add_gradients(stack, at, logs, upstream, delta, sums.of(stack))
-            sums.store(stack)
+            own = sums.of(stack)
+            heads.add_gradients(stack, at, logs, upstream, delta, own, space)
+            sums.store(stack, own)
+
+        heads.each_stack(compute)
         sums.finish()
         return (*results, *bias_gradient(heads.distances))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -70,24 +71,38 @@ def joined_heads(x: Tensor) -> Tensor:
     return x.flatten(0, 1)[None]
 
 
-def stacks_of(call: Call, plan: Plan, joined: bool, most: int | None = None) -> Iterator[Stack]:
+def stacks_of(call: Call, plan: Plan, joined: bool, threads: int = 1) -> Iterator[Stack]:
     """Yield every head of every example in one stack.
 
     Args:
         call: The call.
         plan: Its plan.
         joined: Whether all examples are one, with so many more heads.
-        most: Heads of a stack; as many as are good for its tiles by default.
+        threads: How many threads are to have equal shares of the stacks.
     """
     request = call.request
     copies = 1 if joined else request.batch
     share = request.heads // max(1, request.kv_heads)
+    times = -(-threads // max(1, copies * len(plan.groups)))
     for example in range(copies):
         for group in plan.groups:
             heads = range(request.batch * request.heads) if joined else group.heads
-            some = most or _most(call, group.parts)
-            for own, kv in slices_of_heads(heads, share, some):
+            for own, kv in slices_of_heads(heads, share, _most(call, group.parts), times):
                 yield Stack(group, example, own, kv)
+
+
+def lanes_of(stacks: Iterable[Stack]) -> list[list[Stack]]:
+    """Return the stacks in lists, those that share a key head of an example in the same one."""
+    lanes: list[list[Stack]] = []
+    example, stop = -1, 0
+    for stack in sorted(stacks, key=lambda one: (one.example, one.kv_heads.start)):
+        if stack.example == example and stack.kv_heads.start < stop:
+            lanes[-1].append(stack)
+            stop = max(stop, stack.kv_heads.stop)
+        else:
+            lanes.append([stack])
+            example, stop = stack.example, stack.kv_heads.stop
+    return lanes
 
 
 def _most(call: Call, parts: Sequence[PlanPart]) -> int:
@@ -115,9 +130,16 @@ def heads_of_stack(parts: Sequence[PlanPart], size: int, copied: bool, dropout: 
 
 
 def slices_of_heads(
-    heads: range | tuple[int, ...], share: int, most: int
+    heads: range | tuple[int, ...], share: int, most: int, times: int = 1
 ) -> Iterator[tuple[slice, slice]]:
-    """Yield query heads and key heads: no key head twice in a slice, no gaps between them."""
+    """Yield query heads and key heads: no key head twice in a slice, no gaps between them.
+
+    Args:
+        heads: Query heads, ascending.
+        share: Query heads that share one key head.
+        most: Heads of a slice, at most.
+        times: Heads that follow on each other make a multiple of so many slices if they are enough.
+    """
     for member in range(share):
         kv = [head // share for head in heads if head % share == member]
         first = 0
@@ -125,7 +147,8 @@ def slices_of_heads(
             if stop < len(kv) and kv[stop] == kv[stop - 1] + 1:
                 continue
             count = stop - first
-            size = -(-count // -(-count // most))
+            slices = times * math.ceil(count / (most * times))
+            size = math.ceil(count / min(count, slices))
             for low in range(kv[first], kv[stop - 1] + 1, size):
                 high = min(low + size, kv[stop - 1] + 1)
                 own = slice(low * share + member, (high - 1) * share + member + 1, share)
