@@ -21,8 +21,8 @@ Task = TypeVar("Task")
 MOST = 8
 """Threads that take tasks, at most: Python starts the operators of one at a time."""
 
-LEAST = 1 << 17
-"""Elements of the queries of a call of which fewer do not pay for other threads."""
+LEAST = 1 << 27
+"""Products of which fewer do not pay: idle threads of torch's own keep a core busy for a while."""
 
 STARTED_WITHIN = 60.0
 """Seconds."""
@@ -31,15 +31,15 @@ _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 _pools_lock = threading.Lock()
 
 
-def workers_for(tasks: int, device: torch.device, elements: int) -> int:
+def workers_for(tasks: int, device: torch.device, products: float) -> int:
     """Return how many threads should take the tasks of a call; 1 is the thread that asks.
 
     Args:
         tasks: How many tasks do not depend on each other.
         device: Where they are computed.
-        elements: Elements of the queries of the call.
+        products: How much that is: scores that are computed, times the head size.
     """
-    if device.type != "cpu" or elements < LEAST:
+    if device.type != "cpu" or products < LEAST:
         return 1
     return max(1, min(tasks, torch.get_num_threads(), MOST))
 
@@ -135,6 +135,8 @@ def _pool(workers: int, each: int) -> ThreadPoolExecutor:
 
 def _start(ready: threading.Barrier, each: int) -> None:
     ready.wait()
+    # Torch gives a new thread the number for all threads when that is first asked for.
+    torch.get_num_threads()
     torch.set_num_threads(each)
 
 

@@ -19,6 +19,7 @@ class Workspace:
     dtype: torch.dtype
     device: torch.device
     buffers: dict[str, Tensor] = field(default_factory=dict)
+    views: dict[str, Tensor] = field(default_factory=dict)
     numbers: dict[float, Tensor] = field(default_factory=dict)
 
     def number(self, value: float) -> Tensor:
@@ -29,6 +30,9 @@ class Workspace:
 
     def get(self, name: str, *shape: int) -> Tensor:
         """Return an uninitialised tensor, valid until the name is asked for again."""
+        view = self.views.get(name)
+        if view is not None and view.shape == shape:
+            return view
         count = 1
         for size in shape:
             count *= size
@@ -36,7 +40,8 @@ class Workspace:
         if buffer is None or buffer.numel() < count:
             buffer = torch.empty(count, dtype=self.dtype, device=self.device)
             self.buffers[name] = buffer
-        return buffer[:count].view(shape)
+        view = self.views[name] = buffer[:count].view(shape)
+        return view
 
 
 @dataclass

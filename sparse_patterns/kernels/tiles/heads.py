@@ -15,7 +15,13 @@ from sparse_patterns.kernels.threads import share_out, workers_for
 from sparse_patterns.kernels.tiles.head import Side, Workspace
 from sparse_patterns.kernels.tiles.passes import Gradients, backward_parts, forward_parts
 from sparse_patterns.kernels.tiles.selection import Selection, select
-from sparse_patterns.kernels.tiles.stacks import Stack, joined_heads, joins_examples, lanes_of, stacks_of
+from sparse_patterns.kernels.tiles.stacks import (
+    Stack,
+    joined_heads,
+    joins_examples,
+    lanes_of,
+    stacks_of,
+)
 from sparse_patterns.kernels.tiles.terms import HeadTerms
 from sparse_patterns.lowering.plan import Plan
 from sparse_patterns.lowering.tiles.runs import PlanPart
@@ -65,8 +71,9 @@ class Heads:
             compute: Computes a stack; it may be called on several threads at once.
             needed: Whether there is something to compute.
         """
-        q = self.call.q
-        threads = workers_for(q.shape[0] * q.shape[1], q.device, q.numel())
+        request = self.call.request
+        products = request.batch * self.plan.computed * request.head_dim
+        threads = workers_for(request.batch * request.heads, self.call.q.device, products)
         stacks = stacks_of(self.call, self.plan, self.joined, threads)
         # Stacks that add to the same gradients of keys follow each other.
         lanes = lanes_of(stacks) if self.backward else [[stack] for stack in stacks]
@@ -137,9 +144,7 @@ class Heads:
     ) -> None:
         """Write output and log-sum-exp of a stack, all but the rows of parts of their own."""
         usable = target.dtype == self.dtype and target.stride(-1) == 1
-        total, sums = forward_parts(
-            side, at.parts, at, dropout, space, target if usable else None
-        )
+        total, sums = forward_parts(side, at.parts, at, dropout, space, target if usable else None)
         logs.copy_(sums)
         if not usable:
             target.copy_(total)

@@ -10,7 +10,7 @@ from torch import Tensor
 from sparse_patterns.kernels.dropout import Dropout
 from sparse_patterns.kernels.tiles.head import Side, Workspace
 from sparse_patterns.kernels.tiles.listed import Listed, gathered, lists_of
-from sparse_patterns.kernels.tiles.pieces import Piece, cut, trimmed
+from sparse_patterns.kernels.tiles.pieces import Piece, keys_of, queries_of, rows_of_pieces, trimmed
 from sparse_patterns.kernels.tiles.selection import Selection
 from sparse_patterns.lowering.tiles.runs import PlanPart
 
@@ -38,26 +38,24 @@ def forward_parts(
         whole = (total, weight, *(() if shift is None else (shift,)))
         q, part_total, part_weight, *peaks = (gathered(x, order) for x in (side.q, *whole))
         for run in trimmed(part):
-            for piece in cut(run, q.shape[0]):
-                scores = _scores(piece, q, side, keys, at, part, space)
-                target, sums = piece.queries(part_total), piece.queries(part_weight)
-                if peaks:
-                    old = piece.queries(peaks[0])
-                    new = torch.maximum(old, scores.amax(-1))
-                    base = torch.where(new == -torch.inf, 0, new)
-                    scores.sub_(base[..., None])
-                    fade = (old - base).exp_()
-                    sums.mul_(fade)
-                    target.mul_(fade[..., None])
-                    old.copy_(new)
-                elif side.shift:
-                    scores.sub_(side.shift)
-                scores.exp_()
-                if side.small:
-                    piece.hide(scores, at, part, additive=False)
-                sums.add_(scores.sum(-1))
-                dropout.apply(scores)
-                add_matmul(target, scores, piece.keys(values), space)
+            for pieces in rows_of_pieces(run, q.shape[0]):
+                of_queries = [queries_of(pieces, x) for x in (q, part_total, part_weight, *peaks)]
+                of_keys = keys_of(pieces, keys), keys_of(pieces, values)
+                for piece, rows, k, v in zip(
+                    pieces, zip(*of_queries, strict=True), *of_keys, strict=True
+                ):
+                    own_q, target, sums, *old = rows
+                    scores = _scores(piece, own_q, side, k, at, part, space)
+                    if old:
+                        _move_base(scores, target, sums, old[0])
+                    elif side.shift:
+                        scores.sub_(side.shift)
+                    scores.exp_()
+                    if side.small:
+                        piece.hide(scores, at, part, additive=False)
+                    sums.add_(scores.sum(-1))
+                    dropout.apply(scores)
+                    add_matmul(target, scores, v, space)
         if order is not None:
             for result, own in zip(whole, (part_total, part_weight, *peaks), strict=True):
                 order.put(result, own)
@@ -115,30 +113,37 @@ def backward_parts(
             _gathered(name, x, order, space)
             for name, x in (("queries", side.q), ("output gradients", grad_out))
         )
-        part_lse, part_delta = gathered(lse, order), gathered(delta, order)
+        part_lse, part_delta = (gathered(x, order)[..., None] for x in (lse, delta))
         if order is not None:
             grad_q = space.get("query gradients", *q.shape).zero_()
         for run in trimmed(part):
-            for piece in cut(run, q.shape[0]):
-                weights = _scores(piece, q, side, keys, at, part, space)
-                weights.sub_(piece.queries(part_lse)[..., None]).exp_()
-                if side.small:
-                    piece.hide(weights, at, part, additive=False)
-                upstream = piece.queries(part_grad)
-                grad = space.get("grad", *weights.shape)
-                matmul(upstream, piece.keys(values).mT, grad)
-                dropped = weights
-                if dropout.generator is not None:
-                    dropped = space.get("dropped", *weights.shape).copy_(weights)
-                    factors = dropout.apply(dropped, space.get("factors", *weights.shape))
-                    assert factors is not None
-                    grad.mul_(factors)
-                _add_to_keys(piece, grad_values, dropped, upstream, 1.0, space)
-                grad.sub_(piece.queries(part_delta)[..., None]).mul_(weights)
-                if side.terms is not None:
-                    side.terms.differentiate(grad, piece, part, space)
-                add_matmul(piece.queries(grad_q), grad, piece.keys(keys), space, side.scale)
-                _add_to_keys(piece, grad_keys, grad, piece.queries(q), side.scale, space)
+            for pieces in rows_of_pieces(run, q.shape[0]):
+                of_queries = [
+                    queries_of(pieces, x) for x in (q, part_grad, part_lse, part_delta, grad_q)
+                ]
+                of_keys = [keys_of(pieces, x) for x in (keys, values, grad_keys, grad_values)]
+                for piece, rows, (k, v, add_k, add_v) in zip(
+                    pieces, zip(*of_queries, strict=True), zip(*of_keys, strict=True), strict=True
+                ):
+                    own_q, upstream, own_lse, own_delta, add_q = rows
+                    weights = _scores(piece, own_q, side, k, at, part, space)
+                    weights.sub_(own_lse).exp_()
+                    if side.small:
+                        piece.hide(weights, at, part, additive=False)
+                    grad = space.get("grad", *weights.shape)
+                    matmul(upstream, v.mT, grad)
+                    dropped = weights
+                    if dropout.generator is not None:
+                        dropped = space.get("dropped", *weights.shape).copy_(weights)
+                        factors = dropout.apply(dropped, space.get("factors", *weights.shape))
+                        assert factors is not None
+                        grad.mul_(factors)
+                    _add_to_keys(piece, grad_values, add_v, dropped, upstream, 1.0, space)
+                    grad.sub_(own_delta).mul_(weights)
+                    if side.terms is not None:
+                        side.terms.differentiate(grad, piece, part, space)
+                    add_matmul(add_q, grad, k, space, side.scale)
+                    _add_to_keys(piece, grad_keys, add_k, grad, own_q, side.scale, space)
         if listed is not None:
             listed.add(grads.k, grad_keys)
             listed.add(grads.v, grad_values)
@@ -153,12 +158,29 @@ def _gathered(name: str, x: Tensor, listed: Listed | None, space: Workspace) -> 
     return listed.gather(x, space.get(name, x.shape[0], listed.index.numel(), x.shape[2]))
 
 
+def _move_base(scores: Tensor, target: Tensor, sums: Tensor, old: Tensor) -> None:
+    """Subtract the largest score of each row so far, and let what was summed up before fade."""
+    new = torch.maximum(old, scores.amax(-1))
+    base = torch.where(new == -torch.inf, 0, new)
+    scores.sub_(base[..., None])
+    fade = (old - base).exp_()
+    sums.mul_(fade)
+    target.mul_(fade[..., None])
+    old.copy_(new)
+
+
 def _add_to_keys(
-    piece: Piece, total: Tensor, a: Tensor, b: Tensor, factor: float, space: Workspace
+    piece: Piece,
+    total: Tensor,
+    own: Tensor,
+    a: Tensor,
+    b: Tensor,
+    factor: float,
+    space: Workspace,
 ) -> None:
-    """Add `factor * a.mT @ b` of a piece to the keys of `total` `(heads, n, D)`."""
+    """Add `factor * a.mT @ b` of a piece to its keys `own` of `total` `(heads, n, D)`."""
     if piece.apart:
-        add_matmul(piece.keys(total), a.mT, b, space, factor)
+        add_matmul(own, a.mT, b, space, factor)
         return
     folded = space.get("folded", a.shape[0], a.shape[2], b.shape[2])
     matmul(a.mT, b, folded, factor)
@@ -167,9 +189,9 @@ def _add_to_keys(
 
 def _scores(
     piece: Piece,
-    queries: Tensor,
+    q: Tensor,
     side: Side,
-    keys: Tensor,
+    k: Tensor,
     at: Selection,
     part: PlanPart,
     space: Workspace,
@@ -177,9 +199,16 @@ def _scores(
     """Return the scores of a piece, `(C, T, L)`, in a buffer that the next piece reuses.
 
     Those of a side whose scores are small are not masked yet: their exponentials are to be.
-    `queries` are in the order of the part.
+
+    Args:
+        piece: The piece.
+        q: Its queries, `(C, T, D)`.
+        side: The heads.
+        k: Its keys, `(C, L, D)`.
+        at: What the masks of the example are.
+        part: The part of the piece.
+        space: Buffers.
     """
-    q, k = piece.queries(queries), piece.keys(keys)
     scores = space.get("scores", q.shape[0], q.shape[1], k.shape[1])
     if side.terms is None:
         matmul(q, k.mT, scores, side.scale)

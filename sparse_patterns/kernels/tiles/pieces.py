@@ -6,7 +6,7 @@ or tiles are small, some tiles of one head.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -17,7 +17,7 @@ from sparse_patterns.kernels.tiles.selection import Selection
 from sparse_patterns.lowering.tiles.cutting import cut_rows
 from sparse_patterns.lowering.tiles.runs import PlanPart, TileRun
 
-SCORES_AT_ONCE = 1 << 18
+SCORES_AT_ONCE = 1 << 17
 """Scores of heads computed at once: few enough for a cache, enough to pay for the calls."""
 
 TILES_AT_ONCE = 1 << 19
@@ -162,6 +162,12 @@ def cut(run: TileRun, heads: int) -> Iterator[Piece]:
         run: The run.
         heads: Heads of the matrices.
     """
+    for pieces in rows_of_pieces(run, heads):
+        yield from pieces
+
+
+def rows_of_pieces(run: TileRun, heads: int) -> Iterator[list[Piece]]:
+    """Yield the same pieces in lists of equal ones that follow each other tile by tile."""
     tile = run.rows * run.keys
     shared = run.k_tile == 0 and run.q_tile == run.rows * run.q_step
     if heads > 1 and (run.tiles == 1 or shared or heads * tile >= FEW_SCORES):
@@ -172,8 +178,30 @@ def cut(run: TileRun, heads: int) -> Iterator[Piece]:
     count = max(1, at_once // max(1, every * tile)) if every == 1 or shared else 1
     if run.k_tile == 0 and not shared:
         count = 1
+    whole = run.tiles - run.tiles % count
     for head in some:
-        for tile in range(0, run.tiles, count):
-            tiles = min(count, run.tiles - tile)
-            for row in range(0, run.rows, rows):
-                yield Piece(run, tile, tiles, row, min(rows, run.rows - row), head)
+        for row in range(0, run.rows, rows):
+            height = min(rows, run.rows - row)
+            if whole:
+                yield [Piece(run, at, count, row, height, head) for at in range(0, whole, count)]
+            if whole < run.tiles:
+                yield [Piece(run, whole, run.tiles - whole, row, height, head)]
+
+
+def queries_of(pieces: list[Piece], x: Tensor) -> Sequence[Tensor]:
+    """Return `queries` of each piece of a list, at once."""
+    first = pieces[0]
+    return _each(pieces, first.queries(x), first.tiles * first.run.q_tile * x.stride(1))
+
+
+def keys_of(pieces: list[Piece], x: Tensor) -> Sequence[Tensor]:
+    """Return `keys` of each piece of a list, at once."""
+    first = pieces[0]
+    return _each(pieces, first.keys(x), first.tiles * first.run.k_tile * x.stride(1))
+
+
+def _each(pieces: list[Piece], first: Tensor, step: int) -> Sequence[Tensor]:
+    if len(pieces) == 1:
+        return (first,)
+    size, stride = (len(pieces), *first.shape), (step, *first.stride())
+    return first.as_strided(size, stride, first.storage_offset()).unbind(0)

@@ -8,21 +8,23 @@ inputs must not reach the operator: they end the process.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from sparse_patterns.kernels.base import Call
 from sparse_patterns.kernels.scores.terms import Distances
+from sparse_patterns.kernels.threads import share_out, workers_for
 from sparse_patterns.kernels.tiles.fused.bias import Bias, masked
 from sparse_patterns.kernels.tiles.fused.cells import cells_of
 from sparse_patterns.kernels.tiles.fused.strips import strips_of
 from sparse_patterns.kernels.tiles.head import Workspace
 from sparse_patterns.kernels.tiles.listed import Box, Listed, lists_of
 from sparse_patterns.kernels.tiles.selection import Selection, select
-from sparse_patterns.kernels.tiles.stacks import rounds_of
+from sparse_patterns.kernels.tiles.stacks import Round, rounds_of
 from sparse_patterns.lowering.plan import Plan
 from sparse_patterns.lowering.tiles.runs import PlanPart, TileRun
 
@@ -55,38 +57,87 @@ def forward(call: Call, plan: Plan, out: Tensor, lse: Tensor) -> None:
         out: Of the shape of the queries.
         lse: `(batch, heads, q_len)`, in the accumulation type.
     """
-    tensors, request = (call.q, call.k, call.v, out, lse), call.request
-    share = request.heads // request.kv_heads
-    space = Workspace(lse.dtype, lse.device)
+    request = call.request
+    # The operator shares its work between torch's threads well, if it is not much.
+    products = request.batch * plan.computed * request.head_dim / 2
+    threads = workers_for(request.batch * request.heads, call.q.device, products)
     distances = Distances.of_call(call)
-    for some_parts in rounds_of(plan, share_parts=out.dtype == lse.dtype):
-        group = some_parts.group
-        batch = (
-            request.batch > 1
-            and share == 1
-            and len(some_parts.heads) == request.heads
-            and call.examples.key_mask is None
-            and not group.forms.takes_example_tensors
-            and (distances is None or distances.values.shape[0] == 1)
-            and all(x.stride(0) == request.heads * x.stride(1) for x in tensors)
-        )
-        # Examples that see the same are so many more heads.
-        every = [x.flatten(0, 1)[None] for x in tensors] if batch else tensors
-        heads = tuple(range(request.batch * request.heads)) if batch else some_parts.heads
-        for example in range(every[0].shape[0]):
-            at = select(call, group, example)
-            at = replace(at, parts=some_parts.parts_of(at.parts))
-            bias = None
-            if distances is not None:
-                table = distances.of(example).repeat(request.batch if batch else 1, 1)
-                bias = Bias(table, distances.origin - distances.q_offset)
-            rows = rows_at_once(at.parts, request.q_len)
-            for some in heads_at_once(heads, share, rows * request.head_dim):
-                own = slice(some.start // share, -(-some.stop // share))
-                q, out_of, lse_of = (x[example, some] for x in (every[0], *every[3:]))
-                k, v = (x[example, own] for x in every[1:3])
-                of_some = None if bias is None else Bias(bias.table[some], bias.origin)
-                attend(q, k, v, at, call.scale, out_of, lse_of, space, of_some, some_parts.written)
+
+    def compute(strands: Iterator[_Strand]) -> None:
+        space = Workspace(lse.dtype, lse.device)
+        for one in strands:
+            out_of, lse_of = one.results
+            attend(*one.inputs, one.at, call.scale, out_of, lse_of, space, one.bias, one.written)
+
+    rounds = list(rounds_of(plan, share_parts=out.dtype == lse.dtype))
+    for written in (False, True):
+        # What is computed first may be heads that are gone through again; others are not.
+        some = [one for one in rounds if one.written is written]
+        strands = [
+            strand
+            for one in some
+            for strand in _strands(call, one, (out, lse), distances, -(-threads // len(some)))
+        ]
+        share_out(strands, compute, min(threads, len(strands)))
+
+
+@dataclass(frozen=True)
+class _Strand:
+    """Some heads that follow on each other, of one example or of all, over some parts.
+
+    Attributes:
+        inputs: Queries, keys and values.
+        results: Where output and log-sum-exp are written.
+        at: The parts.
+        bias: See `attend`.
+        written: See `attend`.
+    """
+
+    inputs: tuple[Tensor, Tensor, Tensor]
+    results: tuple[Tensor, Tensor]
+    at: Selection
+    bias: Bias | None
+    written: bool
+
+
+def _strands(
+    call: Call,
+    some_parts: Round,
+    results: tuple[Tensor, Tensor],
+    distances: Distances | None,
+    threads: int,
+) -> Iterator[_Strand]:
+    """Yield what a round computes, in equal shares for some threads where heads are enough."""
+    request, group = call.request, some_parts.group
+    tensors = (call.q, call.k, call.v, *results)
+    share = request.heads // request.kv_heads
+    batch = (
+        request.batch > 1
+        and share == 1
+        and len(some_parts.heads) == request.heads
+        and call.examples.key_mask is None
+        and not group.forms.takes_example_tensors
+        and (distances is None or distances.values.shape[0] == 1)
+        and all(x.stride(0) == request.heads * x.stride(1) for x in tensors)
+    )
+    # Examples that see the same are so many more heads.
+    every = [x.flatten(0, 1)[None] for x in tensors] if batch else tensors
+    heads = tuple(range(request.batch * request.heads)) if batch else some_parts.heads
+    examples = every[0].shape[0]
+    for example in range(examples):
+        at = select(call, group, example)
+        at = replace(at, parts=some_parts.parts_of(at.parts))
+        bias = None
+        if distances is not None:
+            table = distances.of(example).repeat(request.batch if batch else 1, 1)
+            bias = Bias(table, distances.origin - distances.q_offset)
+        size = rows_at_once(at.parts, request.q_len) * request.head_dim
+        for some in heads_at_once(heads, share, size, -(-threads // examples)):
+            own = slice(some.start // share, -(-some.stop // share))
+            q, out_of, lse_of = (x[example, some] for x in (every[0], *every[3:]))
+            k, v = (x[example, own] for x in every[1:3])
+            of_some = None if bias is None else Bias(bias.table[some], bias.origin)
+            yield _Strand((q, k, v), (out_of, lse_of), at, of_some, some_parts.written)
 
 
 def rows_at_once(parts: Sequence[PlanPart], q_len: int) -> int:
@@ -106,13 +157,14 @@ def listed_at_once(heads: int, head_dim: int) -> int:
     return max(1, LISTED_AT_ONCE // (heads * head_dim))
 
 
-def heads_at_once(heads: tuple[int, ...], share: int, size: int) -> Iterator[slice]:
+def heads_at_once(heads: tuple[int, ...], share: int, size: int, times: int = 1) -> Iterator[slice]:
     """Yield the heads of a group, some following on each other at a time.
 
     Args:
         heads: Query heads, ascending.
         share: Query heads that share one key head; only such heads come together if more than 1.
         size: Elements of the queries of one head.
+        times: Heads that follow on each other make a multiple of so many slices if they are enough.
     """
     most = max(1, ELEMENTS_AT_ONCE // max(1, size))
     first = 0
@@ -124,7 +176,8 @@ def heads_at_once(heads: tuple[int, ...], share: int, size: int) -> Iterator[sli
             and (share == 1 or heads[stop] // share == heads[first] // share)
         ):
             stop += 1
-        each = -(-(stop - first) // -(-(stop - first) // most))
+        count = stop - first
+        each = math.ceil(count / min(count, times * math.ceil(count / (most * times))))
         for some in range(heads[first], heads[stop - 1] + 1, each):
             yield slice(some, min(some + each, heads[stop - 1] + 1))
         first = stop
