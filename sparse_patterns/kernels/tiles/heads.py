@@ -12,6 +12,8 @@ from sparse_patterns.kernels.base import Call, accumulation_dtype
 from sparse_patterns.kernels.dropout import Dropout
 from sparse_patterns.kernels.scores.terms import Distances
 from sparse_patterns.kernels.threads import share_out, workers_for
+from sparse_patterns.kernels.tiles.fused import forward as fused
+from sparse_patterns.kernels.tiles.fused.bias import Bias
 from sparse_patterns.kernels.tiles.head import Side, Workspace
 from sparse_patterns.kernels.tiles.passes import Gradients, backward_parts, forward_parts
 from sparse_patterns.kernels.tiles.selection import Selection, select
@@ -148,6 +150,33 @@ class Heads:
         logs.copy_(sums)
         if not usable:
             target.copy_(total)
+
+    def rows_by_operator(
+        self, stack: Stack, at: Selection, part: PlanPart, space: Workspace
+    ) -> tuple[Tensor, Tensor]:
+        """Return output and log-sum-exp of the rows of global tokens, by torch's operator.
+
+        Both are in the accumulation type, `(heads, rows, D)` and `(heads, rows)`.
+        """
+        assert part.queries is not None
+        own = self.call.global_qkv
+        q, k, v = self.inputs if own is None else own
+        rows = stack.queries(q).index_select(1, part.queries.to(q.device))
+        bias = self.bias(stack)
+        values = rows.new_empty(rows.shape, dtype=self.dtype)
+        sums = rows.new_empty(rows.shape[:2], dtype=self.dtype)
+        fused.attend(
+            rows,
+            stack.keys(k),
+            stack.keys(v),
+            replace(at, parts=[part]),
+            self.call.scale,
+            values,
+            sums,
+            space,
+            None if bias is None else Bias(*bias[:2]),
+        )
+        return values, sums
 
     def row_side(self, stack: Stack, side: Side, part: PlanPart) -> Side:
         """Return the matrices that the rows of global tokens are computed from."""

@@ -67,17 +67,19 @@ class TilesKernel(Kernel):
 
         def compute(stack: Stack, at: Selection, space: Workspace) -> None:
             target, logs = stack.queries(out_of), stack.queries(lse_of)
-            if at.row_parts or not fast:
-                dropout = heads.dropout(stack)
-                side = heads.side(stack)
-                if not fast:
-                    heads.attend(stack, side, at, dropout, space, target, logs)
-                for part in at.row_parts:
+            side = None
+            if not fast:
+                side, dropout = heads.side(stack), heads.dropout(stack)
+                heads.attend(stack, side, at, dropout, space, target, logs)
+            for part in at.row_parts:
+                if side is None:
+                    values, sums = heads.rows_by_operator(stack, at, part, space)
+                else:
                     row_side = heads.row_side(stack, side, part)
                     values, sums = forward_parts(row_side, [part], at, dropout, space)
-                    assert part.queries is not None
-                    rows = part.queries.to(target.device)
-                    target[:, rows], logs[:, rows] = values.to(target.dtype), sums
+                assert part.queries is not None
+                rows = part.queries.to(target.device)
+                target[:, rows], logs[:, rows] = values.to(target.dtype), sums
             if at.padded.numel():
                 target[:, at.padded] = 0
                 logs[:, at.padded] = -torch.inf

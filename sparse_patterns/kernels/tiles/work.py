@@ -158,7 +158,29 @@ def _count_group(work: Counter[str], plan: Plan, group: Group, shape: Shape) -> 
         if not shape.operator:
             _count_own(work, "own", plan, [*local, *rows], count, times, marked, shape)
         elif rows or marked:
-            _count_own(work, "own", plan, rows, count, times, marked, shape)
+            _count_rows(work, plan, rows, count, times, marked, shape)
+
+
+def _count_rows(
+    work: Counter[str],
+    plan: Plan,
+    parts: Sequence[PlanPart],
+    heads: int,
+    times: int,
+    marked: int,
+    shape: Shape,
+) -> None:
+    """Count the rows of global tokens by the operator, for stacks of some heads."""
+    for part in parts:
+        _count_parts(work, plan, [part], heads, times, False, shape)
+    if marked:
+        pairs = heads * times * marked * plan.kv_len
+        work["strip"] += times
+        work["tile"] += heads * times
+        work["product"] += pairs * plan.head_dim
+        work["pair"] += pairs
+        if shape.masks or shape.bias:
+            work["mask"] += pairs
 
 
 def _count_operator(work: Counter[str], plan: Plan, some: Round, shape: Shape) -> None:
@@ -183,10 +205,11 @@ def _count_parts(
     """Count what the operator and the copies around it do for some heads of each example."""
     size, times = plan.head_dim, heads * copies
     kv_heads = heads if shape.share == 1 else 1
+    q_len = sum(len(part.queries) for part in parts if part.whole_rows and part.queries is not None)
     if shape.half:
-        work["copy"] += times * size * 2 * (plan.q_len + plan.kv_len)
+        work["copy"] += times * size * 2 * ((q_len or plan.q_len) + plan.kv_len)
     for part in parts:
-        rows = plan.q_len if part.order is None else part.order.numel()
+        rows = q_len or (plan.q_len if part.order is None else part.order.numel())
         strips = strips_of(part, heads, rows, torch.float32)
         cells = cells_of(part, strips, listed_at_once(kv_heads, size))
         gathered = cells[0].queries is not None

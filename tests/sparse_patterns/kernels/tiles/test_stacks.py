@@ -10,7 +10,12 @@ import torch
 
 import sparse_patterns as sp
 from sparse_patterns.kernels.base import Call, Request
-from sparse_patterns.kernels.tiles.stacks import joins_examples, stacks_of
+from sparse_patterns.kernels.tiles.stacks import (
+    joins_examples,
+    lanes_of,
+    slices_of_heads,
+    stacks_of,
+)
 from sparse_patterns.lowering.plan import Plan
 
 TWO = sp.PerHead(sp.Window(3, 3), sp.Window(5, 0))
@@ -26,19 +31,47 @@ def call_of(
     return Call(request, q, k, k, None, None, None, None, 1.0, 0), request.plan
 
 
-@pytest.mark.parametrize("most", [1, 3, None])
+@pytest.mark.parametrize("threads", [1, 2, 3, 9])
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
 @pytest.mark.parametrize("pattern", [sp.Window(3, 3), TWO])
-def test_every_head_is_in_one_stack(pattern: sp.Pattern, kv_heads: int, most: int | None) -> None:
+def test_every_head_is_in_one_stack(pattern: sp.Pattern, kv_heads: int, threads: int) -> None:
     call, plan = call_of(pattern, kv_heads)
     share, found = 4 // kv_heads, Counter[tuple[int, int]]()
-    for stack in stacks_of(call, plan, False, most):
+    stacks = list(stacks_of(call, plan, False, threads))
+    for stack in stacks:
         heads, kv = list(range(4))[stack.heads], list(range(kv_heads))[stack.kv_heads]
         assert kv == [head // share for head in heads]
-        assert len(set(kv)) == len(kv) <= (most or 4)
+        assert len(set(kv)) == len(kv)
         assert set(heads) <= set(stack.group.heads)
         found.update((stack.example, head) for head in heads)
     assert found == Counter((example, head) for example in range(2) for head in range(4))
+    lanes = lanes_of(stacks)
+    assert sorted(map(id, stacks)) == sorted(id(stack) for lane in lanes for stack in lane)
+    keys = [
+        {(one.example, head) for one in lane for head in range(kv_heads)[one.kv_heads]}
+        for lane in lanes
+    ]
+    assert len(set().union(*keys)) == sum(map(len, keys)), "a key head is in one lane"
+    # One for each key head of each of two examples, at most.
+    assert len(lanes) >= min(threads, 2 * kv_heads)
+
+
+@pytest.mark.parametrize(
+    ("heads", "most", "times", "sizes"),
+    [
+        (12, 7, 1, [6, 6]),
+        (12, 5, 1, [4, 4, 4]),
+        (12, 5, 2, [3, 3, 3, 3]),
+        (12, 100, 2, [6, 6]),
+        (12, 100, 5, [3, 3, 3, 3]),
+        (3, 100, 8, [1, 1, 1]),
+    ],
+)
+def test_slices_are_a_multiple_of_the_threads(
+    heads: int, most: int, times: int, sizes: list[int]
+) -> None:
+    slices = slices_of_heads(range(heads), 1, most, times)
+    assert [own.stop - own.start for own, _ in slices] == sizes
 
 
 def test_examples_that_see_the_same_are_so_many_more_heads() -> None:
