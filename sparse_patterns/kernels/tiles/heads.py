@@ -239,12 +239,13 @@ class Sums:
         self.results, self.share = results, share
         self.whole: list[Tensor | None] = []
         for index, result in enumerate(results):
-            direct = result.dtype == dtype and result.stride(-1) == 1
+            # Rows of a head that do not follow on each other would be added to one at a time.
+            direct = result.dtype == dtype and result.stride()[-2:] == (result.shape[-1], 1)
             if direct:
                 self.whole.append(result.zero_())
             elif index % 3 and share > 1:
                 # Several stacks add to the same key heads.
-                self.whole.append(torch.zeros_like(result, dtype=dtype))
+                self.whole.append(result.new_zeros(result.shape, dtype=dtype))
             else:
                 self.whole.append(None)
         self.dtype = dtype
@@ -255,7 +256,7 @@ class Sums:
         for index, (result, whole) in enumerate(zip(self.results, self.whole, strict=True)):
             choose = stack.keys if index % 3 else stack.queries
             if whole is None:
-                own.append(torch.zeros_like(choose(result), dtype=self.dtype))
+                own.append(result.new_zeros(choose(result).shape, dtype=self.dtype))
             else:
                 own.append(choose(whole))
         return own
