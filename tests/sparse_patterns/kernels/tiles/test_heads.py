@@ -1,4 +1,4 @@
-"""The contract of the tiled kernel where several threads share its heads, however small a call."""
+"""The tiled kernel keeps the contract of kernels where threads share its heads, however small a call."""
 
 from __future__ import annotations
 
