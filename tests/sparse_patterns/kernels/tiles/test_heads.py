@@ -1,4 +1,4 @@
-"""The tiled kernel keeps the contract of kernels where threads share its heads, however small a call."""
+"""The tiled kernel keeps the contract of kernels where threads share its heads, in any call."""
 
 from __future__ import annotations
 
