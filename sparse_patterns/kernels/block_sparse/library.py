@@ -13,22 +13,26 @@ MINIMUM = "0.0.35"
 """The oldest release of xformers that this file was written against."""
 
 
-def missing() -> list[str]:
-    """Return what is missing of xformers, and how to get it, without importing it."""
+@cache
+def missing() -> tuple[str, ...]:
+    """Return what is missing of xformers, and how to get it, without importing it.
+
+    Every call of an attention asks; the folders of Python are searched once.
+    """
     spec = find_spec("xformers")
     if spec is None:
-        return [f"xformers is not installed: pip install 'xformers>={MINIMUM}'"]
+        return (f"xformers is not installed: pip install 'xformers>={MINIMUM}'",)
     for folder in spec.submodule_search_locations or ():
         if Path(folder, "sparse", "blocksparse_tensor.py").exists():
-            return []
+            return ()
     try:
         version = metadata.version("xformers")
     except metadata.PackageNotFoundError:
         version = "of an unknown version"
-    return [
+    return (
         f"xformers {version} has no xformers.sparse.BlockSparseTensor: "
-        f"pip install 'xformers=={MINIMUM}'"
-    ]
+        f"pip install 'xformers=={MINIMUM}'",
+    )
 
 
 @cache

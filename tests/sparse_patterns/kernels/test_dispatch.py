@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -75,6 +76,14 @@ def test_a_named_kernel_is_explained() -> None:
     assert sp.explain(LONG, 64, heads=2, kernel="flex").chosen is None
 
 
+@pytest.fixture
+def searched_anew() -> Iterator[None]:
+    xformers_blocks.missing.cache_clear()
+    yield
+    xformers_blocks.missing.cache_clear()
+
+
+@pytest.mark.usefixtures("searched_anew")
 def test_what_is_missing_is_told_with_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(xformers_blocks, "find_spec", lambda name: None)
     monkeypatch.setattr(flex, "find_spec", lambda name: None)
@@ -93,6 +102,7 @@ def test_what_is_missing_is_told_with_how_to_get_it(monkeypatch: pytest.MonkeyPa
         sp.attention(x, x, x, LONG, kernel="xformers_blocks")
 
 
+@pytest.mark.usefixtures("searched_anew")
 def test_an_xformers_without_the_class_is_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -67,6 +69,14 @@ def test_a_gpu_asks_the_library_for_nothing(
     hold("xformers_blocks", case, dtype)
 
 
+@pytest.fixture
+def searched_anew() -> Iterator[None]:
+    library.missing.cache_clear()
+    yield
+    library.missing.cache_clear()
+
+
+@pytest.mark.usefixtures("searched_anew")
 def test_it_serves_a_gpu_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "find_spec", lambda name: None)
     kernel = KERNELS["xformers_blocks"]
