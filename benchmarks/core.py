@@ -50,7 +50,14 @@ VARIANTS = {
         GLOBALS_GOAL,
     ),
 }
-UNIONS = ("bigbird", "sparse-transformer-strided", "sparse-transformer-fixed")
+UNIONS: dict[str, tuple[sp.Pattern, Goal | None]] = {
+    **{
+        name: (sp.get(name), UNION_GOAL)
+        for name in ("bigbird", "sparse-transformer-strided", "sparse-transformer-fixed")
+    },
+    # About as many keys as the two of the Sparse Transformer: what the width alone makes of it.
+    "narrow-window": (sp.Window(64, 64), None),
+}
 
 
 def at_goal_length(length: int, goal: Goal | None) -> Goal | None:
@@ -117,13 +124,13 @@ def projected_layout(options: Options) -> Iterator[Row]:
 
 
 def union(name: str, options: Options) -> Iterator[Row]:
-    """Time per visible pair of an irregular preset over that of the plain window."""
-    pattern = sp.get(name)
+    """Time per visible pair of another pattern over that of the plain window."""
+    pattern, goal = UNIONS[name]
     for length in options.lengths:
         pairs = visible_pairs(WINDOW, length) / visible_pairs(pattern, length)
         contender = ours(pattern, length)
         figure = "time per visible pair / window"
-        yield from over_window(name, figure, contender, length, pairs, UNION_GOAL, options)
+        yield from over_window(name, figure, contender, length, pairs, goal, options)
 
 
 def over_window(
