@@ -2,8 +2,8 @@
 
 Torch shares every product between its threads, and these wait for each other after each. A call of
 many small products, of heads that do not depend on each other, takes less where a thread takes some
-heads from the first product to the last: 0.56 of the time for the backward pass of a window of 129
-keys, 0.8 for one of 513 (two threads, 12 heads, 4,096 tokens).
+heads from the first product to the last: 0.75 to 0.95 of the time forward and backward, 0.7 with
+dropout (two threads, 12 heads, 4,096 tokens).
 """
 
 from __future__ import annotations
