@@ -1,6 +1,6 @@
 """A plot of time against length: our kernels and torch's own attention, forward and backward.
 
-    python -m benchmarks.auto.plot --threads 1 --processor-time --out docs/times.svg
+    python -m benchmarks.auto.plot --out docs/times.svg
 
 Window 256 + 256, 12 heads of size 64, float32, batch 1. A curve ends where the next length would
 take too long.
@@ -82,7 +82,8 @@ def draw(times: dict[str, Times], title: str, path: Path) -> None:
             )
         panel.set_xscale("log", base=2)
         panel.set_yscale("log")
-        panel.set_xticks([point for point, _ in next(iter(curves.values()))])
+        # A curve may end before others do.
+        panel.set_xticks(sorted({length for points in curves.values() for length, _ in points}))
         panel.xaxis.set_major_formatter(lambda tokens, _: f"{tokens:,.0f}")
         panel.tick_params("x", rotation=45)
         panel.set_xlabel("length in tokens")
