@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from evidence import plots, protocol, records
-from evidence.protocol import Metric, Protocol
+from evidence.protocol import Metric, Protocol, Row
 from evidence.records import Record
 from evidence.statistics import Difference, difference, spread
 
@@ -33,10 +33,14 @@ How to read it:
 - A difference is the mean over seeds of arm minus baseline, seed by seed, with its 95 % interval by
   Student's t. Where the interval contains 0, the table says "not told apart from noise". Intervals
   are not corrected for the number of comparisons: of twenty around nothing, one leaves 0 out.
+- "What came out" is written by hand once a row is complete; everything else under a protocol is
+  made from the records.
 - Figures of the paper are of models hundreds of times larger. They stand beside for the sign of a
   difference, not for its size.
-- One thread, deterministic algorithms: on the same machine a run gives the same figures bit for
-  bit. Times and memory depend on the machine and on what else it does.
+- One thread, deterministic algorithms: on the same machine, at the commit that its record names
+  (`git worktree add ../then COMMIT`), a run gives the same figures bit for bit. Kernels of later
+  commits may add up in another order; `--again` tells the difference, and the spread of the seeds.
+  Times and memory depend on the machine and on what else it does.
 """
 
 Records = Mapping[tuple[str, int], Record]
@@ -47,9 +51,9 @@ def write(results: Path = records.RESULTS, docs: Path = DOCS) -> None:
     rows = _rows(results)
     docs.mkdir(parents=True, exist_ok=True)
     (docs / "evidence.md").write_text(text(rows), encoding="utf-8")
-    for one, found in rows:
+    for row, found in rows:
         if found:
-            plots.draw(one, found, _plot(docs, one))
+            plots.draw(row.protocol, found, _plot(docs, row.protocol))
 
 
 def wrong(results: Path = records.RESULTS, docs: Path = DOCS) -> list[str]:
@@ -59,7 +63,8 @@ def wrong(results: Path = records.RESULTS, docs: Path = DOCS) -> list[str]:
         ValueError: A record cannot be read, or does not fit its protocol.
     """
     rows = _rows(results)
-    found = [line for one, there in rows for line in _unequal(one, there)]
+    found = [line for row, there in rows for line in _unequal(row.protocol, there)]
+    found += [line for row, there in rows for line in _read_too_soon(row, there)]
     path = docs / "evidence.md"
     now = path.read_text("utf-8").splitlines() if path.is_file() else []
     then = text(rows).splitlines()
@@ -68,9 +73,9 @@ def wrong(results: Path = records.RESULTS, docs: Path = DOCS) -> list[str]:
         place = places[0] if places else min(len(now), len(then))
         shown = [lines[place] if place < len(lines) else "nothing" for lines in (now, then)]
         found.append(f"{path}, line {place + 1}: {shown[0]!r}, the records give {shown[1]!r}")
-    for one, there in rows:
-        if there and not _plot(docs, one).is_file():
-            found.append(f"{_plot(docs, one)} is missing")
+    for row, there in rows:
+        if there and not _plot(docs, row.protocol).is_file():
+            found.append(f"{_plot(docs, row.protocol)} is missing")
     return found
 
 
@@ -78,7 +83,8 @@ def changed_plots(results: Path = records.RESULTS, docs: Path = DOCS) -> list[st
     """Return the plots that differ from those that this version of matplotlib draws."""
     found = []
     with TemporaryDirectory() as folder:
-        for one, there in _rows(results):
+        for row, there in _rows(results):
+            one = row.protocol
             if there:
                 fresh = Path(folder) / f"{one.name}.svg"
                 plots.draw(one, there, fresh)
@@ -87,15 +93,15 @@ def changed_plots(results: Path = records.RESULTS, docs: Path = DOCS) -> list[st
     return found
 
 
-def text(rows: list[tuple[Protocol, Records]]) -> str:
+def text(rows: list[tuple[Row, Records]]) -> str:
     """Return the page."""
-    parts = [HEAD, *("\n".join(_section(one, found)) + "\n" for one, found in rows)]
+    parts = [HEAD, *("\n".join(_section(row, found)) + "\n" for row, found in rows)]
     return "\n".join(parts)
 
 
-def _rows(results: Path) -> list[tuple[Protocol, Records]]:
-    protocols = [protocol.row(name).protocol for name in protocol.names()]
-    return [(one, records.read(results, one)) for one in protocols]
+def _rows(results: Path) -> list[tuple[Row, Records]]:
+    rows = [protocol.row(name) for name in protocol.names()]
+    return [(row, records.read(results, row.protocol)) for row in rows]
 
 
 def _plot(docs: Path, one: Protocol) -> Path:
@@ -110,8 +116,24 @@ def _unequal(one: Protocol, found: Records) -> Iterator[str]:
                 yield f"{one.name}, seed {seed}: {name} must be equal in all arms, got {values}"
 
 
-def _section(one: Protocol, found: Records) -> Iterator[str]:
-    yield f"## {one.name.replace('-', ' ').capitalize()}"
+def _heading(name: str) -> str:
+    words = name.capitalize().split("-")
+    return " ".join("LM" if word == "lm" else word for word in words)
+
+
+def _read_too_soon(row: Row, found: Records) -> Iterator[str]:
+    many = _many(row.protocol)
+    if row.reading and len(found) < many:
+        yield f"{row.protocol.name} has a reading after {len(found)} of {many} runs"
+
+
+def _many(one: Protocol) -> int:
+    return len(one.arms) * len(one.seeds)
+
+
+def _section(row: Row, found: Records) -> Iterator[str]:
+    one = row.protocol
+    yield f"## {_heading(one.name)}"
     yield f"\n**{one.question}** Row `{one.name}`.\n"
     yield f"- Protocol: {one.setup}"
     yield f"- Data: {one.data}"
@@ -121,11 +143,12 @@ def _section(one: Protocol, found: Records) -> Iterator[str]:
     if not found:
         yield "Not run yet."
         return
-    many = len(one.arms) * len(one.seeds)
-    if len(found) < many:
-        yield f"Not complete yet: {len(found)} of {many} runs.\n"
+    if len(found) < _many(one):
+        yield f"Not complete yet: {len(found)} of {_many(one)} runs.\n"
     yield from _table(one, found)
     yield from _differences(one, found)
+    if row.reading:
+        yield f"\nWhat came out: {row.reading}"
     yield f"\n![{one.name}](evidence/{one.name}.svg)\n"
     yield _cost(found)
 
@@ -152,7 +175,7 @@ def _differences(one: Protocol, found: Records) -> Iterator[str]:
     lines = []
     for arm, baseline in one.comparisons:
         seeds = [s for s in one.seeds if (arm, s) in found and (baseline, s) in found]
-        for metric in one.metrics if seeds else ():
+        for metric in (metric for metric in one.metrics if seeds and metric.compared):
             values = [[found[a, s].figures[metric.name] for s in seeds] for a in (arm, baseline)]
             gap = difference(*values)
             lines.append(

@@ -25,12 +25,15 @@ class Metric:
         digits: Digits after the point.
         exact: Whether the figure is a function of arm and seed. A time or a memory is not, and is
             left out where two runs are compared bit for bit.
+        compared: Whether arms are compared by it. A figure that the protocol sets, the same for
+            all seeds, is not.
     """
 
     name: str
     label: str
     digits: int = 3
     exact: bool = True
+    compared: bool = True
 
 
 @dataclass(frozen=True)
@@ -116,10 +119,17 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Row:
-    """A protocol and the function that measures it."""
+    """A protocol, the function that measures it, and what came out.
+
+    Args:
+        protocol: Stated before anything is run.
+        measure: Measures one arm with one seed.
+        reading: What the figures say, in words, written once all of them are there; "" before.
+    """
 
     protocol: Protocol
     measure: Measure
+    reading: str = ""
 
 
 def names() -> list[str]:
@@ -140,4 +150,4 @@ def row(name: str) -> Row:
     protocol: Protocol = module.PROTOCOL
     if protocol.name != name:
         raise ValueError(f"the protocol of {module.__name__} is named {protocol.name!r}")
-    return Row(protocol, module.measure)
+    return Row(protocol, module.measure, getattr(module, "READING", ""))

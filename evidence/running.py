@@ -10,6 +10,7 @@ from typing import Any
 from evidence import records
 from evidence.protocol import Row
 from evidence.records import Record
+from evidence.statistics import spread
 
 WORK = Path(__file__).parents[1] / "build" / "evidence"
 """Where rows keep checkpoints; outside of version control."""
@@ -93,6 +94,9 @@ def again(
 ) -> int:
     """Measure what is recorded once more and compare; return how many differ.
 
+    On the machine and at the commit that a record names, its figures come again bit for bit. Other
+    sources may add up in another order: it is told how far the seeds of the arm lie apart.
+
     Raises:
         ValueError: Nothing of what is asked for is recorded.
     """
@@ -102,25 +106,43 @@ def again(
         raise ValueError(f"--again needs records, there are none of {row.protocol.name} in these")
     different = 0
     for arm, seed in recorded:
-        found = differences(row, there[arm, seed].figures, measure(row, arm, seed).figures)
+        then, now = there[arm, seed], measure(row, arm, seed)
+        seeds = [record.figures for (name, _), record in there.items() if name == arm]
+        found = differences(row, then.figures, now.figures, seeds)
         different += bool(found)
         verdict = "; ".join(found) if found else "bit for bit as recorded"
+        if found and now.about["commit"] != then.about["commit"]:
+            verdict += f"; recorded at commit {then.about['commit']}, now {now.about['commit']}"
         say(f"{row.protocol.name} {arm} seed {seed}: {verdict}")
     return different
 
 
-def differences(row: Row, then: Any, now: Any) -> list[str]:
-    """Return in words which exact figures differ between two measurements; [] where none does."""
+def differences(
+    row: Row, then: dict[str, Any], now: dict[str, Any], seeds: Sequence[dict[str, Any]] = ()
+) -> list[str]:
+    """Return in words which exact figures differ between two measurements; [] where none does.
+
+    Args:
+        row: The row.
+        then: Figures of the one measurement.
+        now: Figures of the other.
+        seeds: Figures of all seeds of the arm; their standard deviation stands beside a difference.
+    """
     curve = row.protocol.curve
     shown = (*row.protocol.metrics, *([curve] if curve else ()))
     measured = {one.name for one in shown if not one.exact}
     found = []
     for name in sorted((set(then) | set(now)) - measured):
         old, new = then.get(name), now.get(name)
-        if old != new:
-            by = f" ({new - old:+.3g})" if _numbers(old, new) else ""
-            both = f"{old} then, {new} now{by}" if _numbers(old, new) else "not the same"
-            found.append(f"{name}: {both}")
+        if old == new:
+            continue
+        if not _numbers(old, new):
+            found.append(f"{name}: not the same")
+            continue
+        by = f"{new - old:+.3g}"
+        if len(seeds) > 1:
+            by += f"; {len(seeds)} seeds: ± {spread([f[name] for f in seeds]).deviation:.3g}"
+        found.append(f"{name}: {old} then, {new} now ({by})")
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,32 @@ def test_arms_that_should_share_a_figure_are_held_to_it(written: Path) -> None:
 def test_the_page_says_what_is_not_run(written: Path) -> None:
     text = (written / "docs" / "evidence.md").read_text("utf-8")
     assert "Not complete yet: 4 of 6 runs." in text
-    assert "Not run yet." in page.text([(PROTOCOL, {})])
+    assert "Not run yet." in page.text([(ROW, {})])
+
+
+def test_a_reading_stands_under_its_table_once_all_runs_are_there(
+    written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = replace(ROW, reading="A larger step went further.")
+    monkeypatch.setattr(protocol, "row", lambda name: read)
+    early = f"{PROTOCOL.name} has a reading after 4 of 6 runs"
+    assert early in page.wrong(written / "results", written / "docs")
+    running.run(ROW, running.choose(ROW, [], [2]), written / "results", lambda _: None)
+    page.write(written / "results", written / "docs")
+    assert page.wrong(written / "results", written / "docs") == []
+    text = (written / "docs" / "evidence.md").read_text("utf-8")
+    assert text.index("| large |") < text.index("\nWhat came out: A larger step went further.\n")
+
+
+def test_a_figure_that_the_protocol_sets_is_not_compared(written: Path) -> None:
+    there = records.read(written / "results", PROTOCOL)
+    loss, seconds = PROTOCOL.metrics
+    kept = replace(PROTOCOL, metrics=(loss, replace(seconds, compared=False)))
+    assert "| large - small | seconds |" in page.text([(ROW, there)])
+    text = page.text([(replace(ROW, protocol=kept), there)])
+    assert "| large - small | loss |" in text
+    assert "| large - small | seconds |" not in text
+    assert "| arm | seeds | loss | seconds |" in text
 
 
 def test_an_interval_around_nothing_is_noise_by_rule() -> None:

@@ -60,6 +60,35 @@ def test_a_run_that_is_not_reproducible_is_told(tmp_path: Path) -> None:
     assert running.again(row, ALL[:1], tmp_path, said.append) == 1
     assert "loss: " in said[0]
     assert "bit for bit" not in said[0]
+    assert "commit" not in said[0]
+
+
+def test_a_difference_stands_beside_the_spread_of_the_seeds() -> None:
+    one, two = {"loss": 1.0, "course": [[0, 1.0]]}, {"loss": 3.0, "course": [[0, 3.0]]}
+    now = {"loss": 1.25, "course": [[0, 1.0]]}
+    (found,) = running.differences(ROW, one, now, [one, two])
+    assert found == "loss: 1.0 then, 1.25 now (+0.25; 2 seeds: ± 1.41)"
+    (found,) = running.differences(ROW, one, now, [one])
+    assert found == "loss: 1.0 then, 1.25 now (+0.25)"
+    found, other = running.differences(ROW, one, two)
+    assert (found, other) == ("course: not the same", "loss: 1.0 then, 3.0 now (+2)")
+
+
+def test_other_sources_are_named_where_figures_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shifted(arm: dict[str, Any], seed: int, folder: Path) -> dict[str, Any]:
+        found = measure(arm, seed, folder)
+        return {**found, "loss": found["loss"] + 1e-6}
+
+    monkeypatch.setattr(records, "_commit", lambda: "0123456789ab")
+    running.run(ROW, ALL[:1], tmp_path, lambda _: None)
+    monkeypatch.setattr(records, "_commit", lambda: "ba9876543210")
+    said: list[str] = []
+    assert running.again(ROW, ALL[:1], tmp_path, said.append) == 0
+    assert running.again(Row(PROTOCOL, shifted), ALL[:1], tmp_path, said.append) == 1
+    assert said[0].endswith("bit for bit as recorded")
+    assert said[1].endswith("; recorded at commit 0123456789ab, now ba9876543210")
 
 
 def test_a_pilot_records_nothing_and_forecasts(tmp_path: Path) -> None:
