@@ -60,7 +60,7 @@ def _curves(  # type: ignore[no-untyped-def]
             panel.plot(*zip(*means, strict=True), ".-", color=f"C{place}", linewidth=2, label=arm)
     if curve.log_x:
         panel.set_xscale("log", base=2)
-        panel.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+    panel.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     panel.set_xlabel(curve.x)
     panel.set_ylabel(curve.y)
     if found:

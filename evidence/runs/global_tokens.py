@@ -86,6 +86,13 @@ PROTOCOL = Protocol(
     same=("steps",),
 )
 
+READING = (
+    "Without global tokens no seed leaves chance. With projections of their own four of five "
+    "seeds solve the task, with shared ones two of five: the order of the paper. A seed finds the "
+    "evidence or stays near chance, so the spread is wide, and five seeds do not tell shared from "
+    "separate projections."
+)
+
 
 def measure(arm: dict[str, Any], seed: int, folder: Path) -> dict[str, Any]:
     """Train on questions of the seed, and answer those that are held out."""
