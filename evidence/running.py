@@ -103,7 +103,7 @@ def again(
     there = records.read(results, row.protocol)
     recorded = [key for key in chosen if key in there]
     if not recorded:
-        raise ValueError(f"--again needs records, there are none of {row.protocol.name} in these")
+        raise ValueError(f"--again needs records: there are none of {row.protocol.name} to compare")
     different = 0
     for arm, seed in recorded:
         then, now = there[arm, seed], measure(row, arm, seed)
