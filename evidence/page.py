@@ -189,9 +189,11 @@ def _differences(one: Protocol, found: Records) -> Iterator[str]:
 
 
 def verdict(gap: Difference) -> str:
-    """Return what a difference says, by rule: lower, higher, or nothing."""
+    """Return what a difference says, by rule: lower, higher, equal, or nothing."""
     if gap.low is None:
         return "one seed: no interval"
+    if gap.low == gap.high == 0:
+        return "equal"
     if not gap.told_apart:
         return NOISE
     return "lower" if gap.mean < 0 else "higher"

@@ -101,6 +101,7 @@ def test_a_figure_that_the_protocol_sets_is_not_compared(written: Path) -> None:
 def test_an_interval_around_nothing_is_noise_by_rule() -> None:
     assert page.verdict(Difference(-0.1, -0.3, 0.1, 5)) == page.NOISE
     assert page.verdict(Difference(-0.1, -0.1, 0.0, 5)) == page.NOISE
+    assert page.verdict(Difference(0.0, 0.0, 0.0, 5)) == "equal"
     assert page.verdict(Difference(-0.2, -0.3, -0.1, 5)) == "lower"
     assert page.verdict(Difference(0.2, 0.1, 0.3, 5)) == "higher"
     assert page.verdict(Difference(0.2, None, None, 1)) == "one seed: no interval"
