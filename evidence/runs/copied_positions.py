@@ -33,7 +33,8 @@ PROTOCOL = Protocol(
     ),
     data=PAGES,
     paper="1.957 (copied) and 10.299 (random) before training, 1.846 for RoBERTa at 512, 1.753 "
-    "(copied) after 2,000 updates; these are bits per masked token.",
+    "(copied) after 2,000 updates. It calls them bits per character; by their size they are bits "
+    "per masked token.",
     shows="what copies save right after the change and after a short training, all other weights "
     "being the same.",
     does_not_show="where either arm ends after long training; and the size of the difference in "

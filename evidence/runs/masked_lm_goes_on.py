@@ -33,7 +33,8 @@ PROTOCOL = Protocol(
     ),
     data=PAGES,
     paper="1.957 before, 1.753 after 2,000 updates, 1.705 after 65,000; 1.850 where only positions "
-    "are trained; 1.846 for RoBERTa at 512; these are bits per masked token.",
+    "are trained; 1.846 for RoBERTa at 512. It calls them bits per character; by "
+    "their size they are bits per masked token.",
     shows="the course of the bits per character on pages that were not trained on, and how much "
     "of the gain the table of positions gives alone.",
     does_not_show="how good such an encoder becomes: the head is as young as the run, and the "
