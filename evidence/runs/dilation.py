@@ -48,6 +48,12 @@ PROTOCOL = Protocol(
     same=("tokens",),
 )
 
+READING = (
+    "Noise: with five seeds no arm is told apart from another. The means are in the order of the "
+    "paper (two heads below none), by 0.008 bits, where it reports 0.01 after a training a "
+    "hundred thousand times as large; the interval holds both signs."
+)
+
 
 def measure(arm: dict[str, Any], seed: int, folder: Path) -> dict[str, Any]:
     """Train and test."""
