@@ -50,8 +50,8 @@ PROTOCOL = Protocol(
 
 READING = (
     "Noise: with five seeds no arm is told apart from another. The means are in the order of the "
-    "paper (two heads below none), by 0.008 bits, where it reports 0.01 after a training a "
-    "hundred thousand times as large; the interval holds both signs."
+    "paper (two heads below none), by 0.008 bits, where it reports 0.01 after a far longer "
+    "training; the interval holds both signs."
 )
 
 

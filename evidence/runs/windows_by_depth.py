@@ -41,10 +41,10 @@ PROTOCOL = Protocol(
 )
 
 READING = (
-    "Windows that grow with depth are best, in all five seeds and by ten standard deviations of a "
-    "seed: the sign of the paper. Shrinking ones beat equal ones here, which is not the order of "
-    "the paper (1.23 and 1.24), whose trainings are far longer: any order with some narrow "
-    "windows learns sooner than equal windows of 216 keys."
+    "Windows that grow with depth are best, in all five seeds: the sign of the paper. Shrinking "
+    "ones beat equal ones here, which is not the order of the paper (1.23 and 1.24), whose "
+    "trainings are far longer: any order with some narrow windows learns sooner than equal "
+    "windows of 216 keys."
 )
 
 
