@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,10 @@ def again(
 
 
 def differences(
-    row: Row, then: dict[str, Any], now: dict[str, Any], seeds: Sequence[dict[str, Any]] = ()
+    row: Row,
+    then: Mapping[str, Any],
+    now: Mapping[str, Any],
+    seeds: Sequence[Mapping[str, Any]] = (),
 ) -> list[str]:
     """Return in words which exact figures differ between two measurements; [] where none does.
 
@@ -133,7 +136,8 @@ def differences(
     measured = {one.name for one in shown if not one.exact}
     found = []
     for name in sorted((set(then) | set(now)) - measured):
-        old, new = then.get(name), now.get(name)
+        old: Any = then.get(name)
+        new: Any = now.get(name)
         if old == new:
             continue
         if not _numbers(old, new):
