@@ -80,6 +80,14 @@ PROTOCOL = Protocol(
     same=("tokens",),
 )
 
+READING = (
+    "With as many pairs all patterns end close to one another: what they differ by is about the "
+    "spread of the seeds, and the intervals say which differences are more than that. Full "
+    "attention, with eight times as many pairs, ends highest after a training this short: it has "
+    "more keys to choose from, and learns slower. What a pattern costs differs more: BigBird "
+    "takes twice the time of a window."
+)
+
 
 def measure(arm: dict[str, Any], seed: int, folder: Path) -> dict[str, Any]:
     """Train and test, then measure the memory of a step in a process of its own."""
