@@ -85,7 +85,7 @@ READING = (
     "spread of the seeds, and the intervals say which differences are more than that. Full "
     "attention, with eight times as many pairs, ends highest after a training this short: it has "
     "more keys to choose from, and learns slower. What a pattern costs differs more: BigBird "
-    "takes twice the time of a window."
+    "takes more than twice the time of a window."
 )
 
 
